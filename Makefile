@@ -1,0 +1,24 @@
+# The venv is made again whenever the lock file changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test kafka clean
+
+demo: $(READY)  ## everything at once on an embedded broker, for about half a minute
+	@$(BIN)/python -m dataflow.demo
+
+test: $(READY)  ## all tests; those that need a real Kafka are skipped where there is no Java
+	@$(BIN)/python -m pytest
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' \
+		|| { echo "Python 3.10, 3.11 or 3.12 is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .kafka
