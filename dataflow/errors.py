@@ -1,5 +1,50 @@
 """Mistakes that a user can mend, told in one line."""
 
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class UserError(Exception):
     """Something outside the program is wrong; the text is one line that says what to do."""
+
+
+def _raise(error: UserError) -> None:
+    raise error
+
+
+_handle = _raise
+
+
+def exit_on_user_errors() -> None:
+    """From now on a `UserError` inside the engine ends the process with its one line and exit code 1.
+
+    An exception would be shown by the engine with some 200 lines of its own. Ending at once is safe: it is what the
+    recovery store is for.
+    """
+    global _handle
+    _handle = _exit
+
+
+def _exit(error: UserError) -> None:
+    print(f"visits: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def inside_engine(function: Callable[P, R]) -> Callable[P, R]:
+    """For what the engine calls: a `UserError` in it is handled as `exit_on_user_errors` says, or raised."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            _handle(error)
+            raise
+
+    return guarded

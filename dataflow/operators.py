@@ -1,0 +1,165 @@
+"""The rules as Bytewax operators, keyed by shard.
+
+A shard is a group of users, its key ``"0"`` to ``"N-1"``. One element is a whole batch: Bytewax spends about 10 us on
+every key that it wakes, so a key for every user would cost more than all the rest. No operator asks the wall clock;
+all of them are driven by the watermarks that come with the batches.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import bytewax.operators as op
+from bytewax.dataflow import operator
+from bytewax.operators import KeyedStream, StatefulBatchLogic
+
+from dataflow.batches import Batch, Joined, Ticked, Timed
+from dataflow.errors import UserError, inside_engine
+from dataflow.pace import Pace
+from dataflow.rules.join import PURCHASE, IntervalJoin
+from dataflow.rules.rows import END, Event, Row
+from dataflow.rules.session import Session, Sessions
+from dataflow.rules.time import Clock, ClockState
+from dataflow.snapshots import Snapshots
+
+Fold = TypeVar("Fold")
+
+
+@operator
+def clock(step_id: str, up: KeyedStream[Batch], lateness: int, shards: int, pace: Pace) -> KeyedStream[Ticked]:
+    """Advances a shard's watermark, and takes out rows that it has passed.
+
+    Args:
+        lateness: allowed lateness, in microseconds.
+        shards: how many shards there are.
+        pace: hears how far each source has come.
+    """
+
+    def build(state: ClockState | None) -> Clock:
+        made = Clock(lateness)
+        if state is not None:
+            if state.watermark == END:
+                raise UserError("the recovery store is of a run that stopped at the end; start with an empty one")
+            made.restore(state)
+        return made
+
+    def advance(clock: Clock, batch: Batch) -> Ticked:
+        source = batch.time.source
+        rows, late = clock.split(source, batch.rows)
+        watermark = clock.advance(batch.time)
+        pace.hear(source, clock.bounds[source], len(batch.time.sources))
+        return Ticked(rows, watermark, late)
+
+    return op.stateful_map("clock", up, _Mapper(Snapshots(ClockState, shards), build, advance))
+
+
+@operator
+def join_purchases(step_id: str, up: KeyedStream[Timed], window: int, shards: int) -> KeyedStream[Joined]:
+    """Finds the amounts of purchase events.
+
+    Events go on at once, each match after its event as soon as both sides are there.
+
+    Args:
+        window: largest distance between event and purchase row, in microseconds.
+        shards: how many shards there are.
+    """
+
+    def build(state: list[Row] | None) -> IntervalJoin:
+        made = IntervalJoin(window)
+        made.restore(state or [])
+        return made
+
+    def join(held: IntervalJoin, batch: Timed) -> Joined:
+        events, matches = [], []
+        for row in batch.rows:
+            if type(row) is Event:
+                events.append(row)
+                if row.event_type != PURCHASE:
+                    continue
+            matches += held.add(row)
+        return Joined(events + matches, batch.watermark, held.expire(batch.watermark))
+
+    return op.stateful_map("join", up, _Mapper(Snapshots(list[Row], shards), build, join))
+
+
+@operator
+def session_window(
+    step_id: str,
+    up: KeyedStream[Timed],
+    gap: int,
+    hold: int,
+    shards: int,
+    builder: Callable[[], Fold],
+    folder: Callable[[Fold, Any], Fold],
+    merger: Callable[[Fold, Fold], Fold],
+) -> KeyedStream[list[Session[Fold]]]:
+    """Folds each user's rows into sessions and emits those that the watermark has closed, a list at a time.
+
+    Args:
+        gap: longest pause inside a session, in microseconds.
+        hold: keep a session open so long beyond its last row, if that is longer than the gap.
+        shards: how many shards there are.
+        builder: starts a fold; it is the fold's type, or has it as its return annotation, and msgspec can encode it.
+        folder: adds a row to a fold and returns it.
+        merger: unites a fold with that of the session after it and returns it.
+    """
+    fold = builder if isinstance(builder, type) else builder.__annotations__["return"]
+    snapshots = Snapshots(list[tuple[bytes, int, int, fold]], shards)
+
+    def build(data: bytes | None) -> _SessionLogic:
+        sessions = Sessions(gap, hold, builder, folder, merger)
+        if data is not None:
+            sessions.restore(Session(*fields) for fields in snapshots.unpack(data))
+        return _SessionLogic(sessions, snapshots)
+
+    return op.stateful_batch("sessions", up, build)
+
+
+class _SessionLogic(StatefulBatchLogic[Timed, list[Session], bytes]):
+    def __init__(self, sessions: Sessions, snapshots: Snapshots) -> None:
+        self.sessions = sessions
+        self.snapshots = snapshots
+
+    def on_batch(self, values: list[Timed]) -> tuple[list[list[Session]], bool]:
+        closed = []
+        for batch in values:
+            self.sessions.add(batch.rows)
+            closed += self.sessions.close(batch.watermark)
+        return ([closed] if closed else []), StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> bytes:
+        opened = (session for sessions in self.sessions.open.values() for session in sessions)
+        return self.snapshots.pack([(each.user, each.start, each.end, each.fold) for each in opened])
+
+
+class _Mapper:
+    """A mapper for `stateful_map` whose state is an object here, and bytes in the recovery store.
+
+    Args:
+        snapshots: turns the object's `state()` into bytes and back.
+        build: makes the object, from a state or from None.
+        apply: the mapper itself, which changes the object in place.
+    """
+
+    def __init__(self, snapshots: Snapshots, build: Callable, apply: Callable) -> None:
+        self._snapshots = snapshots
+        self._build = inside_engine(build)
+        self._apply = apply
+
+    def __call__(self, held: "_Held | bytes | None", batch: Any) -> tuple["_Held", Any]:
+        if not isinstance(held, _Held):  # the first batch, or the first since a resume
+            state = self._snapshots.unpack(held) if held is not None else None
+            held = _Held(self._build(state), self._snapshots)
+        return held, self._apply(held.object, batch)
+
+
+class _Held:
+    """The state of a `stateful_map`; the engine deep-copies it at every snapshot, and gets the bytes."""
+
+    __slots__ = ("object", "_snapshots")
+
+    def __init__(self, object: Any, snapshots: Snapshots) -> None:
+        self.object = object
+        self._snapshots = snapshots
+
+    def __deepcopy__(self, memo: dict) -> bytes:
+        return self._snapshots.pack(self.object.state())

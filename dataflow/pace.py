@@ -1,0 +1,56 @@
+"""Keeps the sources of one process in step while they read a backlog.
+
+Without it the fastest partition would run ahead of the slowest, and all that it brings would have to be held open
+until the others have come as far. The shards of this process hear every source's time in band, in a cluster too, so
+the sources of this process need only look here.
+"""
+
+from dataflow.rules.rows import END, NEVER, SECOND, Time
+
+AHEAD = 60 * SECOND  # of event time
+ROWS = 8_000  # so sparse a stream that this is nothing need not stop at every minute of it
+
+
+class Pace:
+    """How far each source has come, as the shards of this process have heard."""
+
+    def __init__(self) -> None:
+        self._bounds: dict[str, Time] = {}
+        self._sources = 0
+
+    def hear(self, source: str, bound: Time, sources: int) -> None:
+        """A clock has moved: no more rows from before `bound` are to come from `source`, one of so many `sources`."""
+        self._bounds[source] = bound
+        self._sources = sources
+
+    def slowest(self) -> Time:
+        """Where the last of all sources stands."""
+        if not self._sources:
+            return END  # no shard lives in this process, or none has heard anything yet
+        if len(self._bounds) < self._sources:
+            return NEVER
+        return min(self._bounds.values())
+
+
+class Runner:
+    """One source's place in the race."""
+
+    __slots__ = ("_pace", "_slowest", "_rows")
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._slowest: Time = NEVER
+        self._rows = 0  # read since the slowest moved
+
+    def must_wait(self, mark: Time) -> bool:
+        """Whether a source at `mark` is too far ahead, in time and in rows, to read on."""
+        if self._rows < ROWS:
+            return False
+        slowest = self._pace.slowest()
+        if slowest != self._slowest:
+            self._slowest, self._rows = slowest, 0
+            return False
+        return mark > slowest + AHEAD
+
+    def has_read(self, rows: int) -> None:
+        self._rows += rows

@@ -1,0 +1,149 @@
+"""The whole dataflow, as a chain of named steps.
+
+    user-events ─┐                                                    ┌─ visits
+                 ├ decode ─ merge ─ shard ─ clock ─ join ─ session_window ─ suspicious-visits
+    purchases ───┘            │               │      │
+                      dead-letters     late-events   unmatched-purchases
+
+Sources and sinks come in as arguments: Kafka's in production, Bytewax's testing ones in the tests.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.outputs import Sink
+
+from dataflow.batches import Batch, Joined, Output, Poll, Ticked
+from dataflow.codec import Decode, decode_event, decode_purchase, encode_suspicious, encode_visit
+from dataflow.operators import clock, join_purchases, session_window
+from dataflow.pace import Pace
+from dataflow.rules.rows import SECOND, Event, Rejected, Row
+from dataflow.rules.session import Session
+from dataflow.rules.visits import Visit, add_row, session_id, suspicion, unite
+
+LATE = "late"
+NO_EVENT = "no event in its time"
+
+Keyed = tuple[str, Output]  # a sink's element; the text of the key chooses the partition
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The numbers in the rules; times are in microseconds."""
+
+    gap: int = 20 * SECOND
+    window: int = 5 * SECOND
+    lateness: int = 5 * SECOND
+    max_events: int = 5
+    shards: int = 8
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Makes the two sources, each told how to decode its messages; they emit a `Poll` at a time."""
+
+    events: Callable[[Decode], Source[Poll]]
+    purchases: Callable[[Decode], Source[Poll]]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The five sinks."""
+
+    visits: Sink[Keyed]
+    suspicious_visits: Sink[Keyed]
+    late_events: Sink[Keyed]
+    dead_letters: Sink[Keyed]
+    unmatched_purchases: Sink[Keyed]
+
+
+def build(inputs: Inputs, outputs: Outputs, rules: Rules, pace: Pace | None = None) -> Dataflow:
+    """Puts the job together; `pace` is shared with sources that keep it."""
+    flow = Dataflow("visits")
+    events = op.input("read_events", flow, inputs.events(decode_event))
+    purchases = op.input("read_purchases", flow, inputs.purchases(decode_purchase))
+    polls = op.merge("merge", events, purchases)
+    batches = op.flat_map("shard", polls, sharder(rules.shards))
+    ticked = clock("clock", batches, rules.lateness, rules.shards, pace or Pace())
+    joined = join_purchases("join_purchases", ticked, rules.window, rules.shards)
+    closed = session_window("session_window", joined, rules.gap, rules.window, rules.shards, Visit, add_row, unite)
+
+    late_in_log = op.flat_map("take_late", polls, lambda poll: poll.late)
+    late_in_shard = op.flat_map("take_overtaken", ticked, lambda keyed: keyed[1].late)
+    late = op.branch("split_late", op.merge("merge_late", late_in_log, late_in_shard), lambda row: type(row) is Event)
+    late_events = op.map("encode_late_events", late.trues, late_row)
+    late_purchases = op.map("encode_late_purchases", late.falses, late_row)
+    without_event = op.flat_map("encode_unmatched", joined, unmatched_purchases)
+    unmatched = op.merge("merge_unmatched", late_purchases, without_event)
+
+    op.output("write_visits", op.flat_map("encode_visits", closed, visits), outputs.visits)
+    op.output("write_suspicious", op.flat_map("suspect", closed, suspects(rules.max_events)), outputs.suspicious_visits)
+    op.output("write_late_events", late_events, outputs.late_events)
+    op.output("write_dead_letters", op.flat_map("encode_dead_letters", polls, dead_letters), outputs.dead_letters)
+    op.output("write_unmatched_purchases", unmatched, outputs.unmatched_purchases)
+    return flow
+
+
+def sharder(shards: int) -> Callable[[Poll], list[tuple[str, Batch]]]:
+    """Divides polls by user; every shard gets a batch, with rows or not, because it brings the time."""
+    keys = [str(shard) for shard in range(shards)]
+
+    def shard(poll: Poll) -> list[tuple[str, Batch]]:
+        parts: list[list[Row]] = [[] for _ in keys]
+        for row in poll.rows:
+            parts[crc32(row.user) % shards].append(row)
+        return [(key, Batch(rows, poll.time)) for key, rows in zip(keys, parts, strict=True)]
+
+    return shard
+
+
+def visits(keyed: tuple[str, list[Session[Visit]]]) -> Iterator[Keyed]:
+    """The rows of closed sessions, each session's in order of time."""
+    for session in keyed[1]:
+        events, amount, identity = session.fold.events, session.fold.amount, session_id(session)
+        events.sort()
+        yield session.user.decode(), Output(session.user, [encode_visit(event, identity, amount) for event in events])
+
+
+def suspects(max_events: int) -> Callable[[tuple[str, list[Session[Visit]]]], Iterator[Keyed]]:
+    """The suspicious ones among closed sessions."""
+
+    def suspect(keyed: tuple[str, list[Session[Visit]]]) -> Iterator[Keyed]:
+        for session in keyed[1]:
+            kind = suspicion(session.fold.events, max_events)
+            if kind is not None:
+                value = encode_suspicious(session_id(session), session.user, kind)
+                yield session.user.decode(), Output(session.user, [value])
+
+    return suspect
+
+
+def late_row(row: Row) -> Keyed:
+    return _rejected(Rejected(row.user, row.value, LATE, row.source, row.offset))
+
+
+def unmatched_purchases(keyed: tuple[str, Joined]) -> Iterator[Keyed]:
+    for row in keyed[1].unmatched:
+        yield _rejected(Rejected(row.user, row.value, NO_EVENT, row.source, row.offset))
+
+
+def dead_letters(poll: Poll) -> Iterator[Keyed]:
+    return map(_rejected, poll.unreadable)
+
+
+def _rejected(message: Rejected) -> Keyed:
+    """A message as it came, with headers that say why it is here and where it was."""
+    topic, _, partition = message.source.rpartition("/")
+    headers = [
+        ("reason", message.reason.encode()),
+        ("topic", topic.encode()),
+        ("partition", partition.encode()),
+        ("offset", b"%d" % message.offset),
+    ]
+    # a message without a key goes where its origin says, so that a replay puts it into the same partition
+    route = message.key.decode(errors="replace") if message.key is not None else message.source
+    return route, Output(message.key, [message.value], headers)

@@ -1,0 +1,67 @@
+"""Turns the messages of one partition into rows, and judges which of them are late."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from dataflow.batches import Poll
+from dataflow.codec import Decode, Unreadable
+from dataflow.rules.rows import END, NEVER, SECOND, Rejected, Row, Time
+from dataflow.rules.time import Mark, SourceTime
+
+FUTURE = 60 * SECOND  # a row farther ahead of the clocks than this is unreadable: its session would never close
+
+_MILLISECOND = 1_000
+
+
+class Message(Protocol):
+    """What is needed of `confluent_kafka.Message`."""
+
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def offset(self) -> int: ...
+    def timestamp(self) -> tuple[int, int]: ...
+
+
+class Reader:
+    """Reads one partition, `source` ("topic/partition"), from the first message on or from where its `mark` stood."""
+
+    def __init__(self, source: str, decode: Decode, lateness: int, mark: Time = NEVER) -> None:
+        self.source = source
+        self._decode = decode
+        self._mark = Mark(lateness, mark)
+
+    @property
+    def mark(self) -> Time:
+        """The partition's mark after all that has been read."""
+        return self._mark.high
+
+    def read(self, messages: Iterable[Message], time: SourceTime) -> Poll:
+        """Reads the next messages; `time` is what the source says with them, its mark aside.
+
+        Raises nothing: what cannot be read is in the poll, with the reason.
+        """
+        rows: list[Row] = []
+        late: list[Row] = []
+        unreadable: list[Rejected] = []
+        decode, source, is_late = self._decode, self.source, self._mark.is_late
+        latest = time.now + FUTURE
+        for message in messages:
+            stored = _stored(message)
+            try:
+                row = decode(message.value(), source, message.offset())
+                if row.time > latest or row.time > stored + FUTURE:
+                    raise Unreadable("timestamp is more than 60 s ahead of the clock")
+            except Unreadable as error:
+                unreadable.append(Rejected(message.key(), message.value(), str(error), source, message.offset()))
+                continue
+            if is_late(row.time, stored):
+                late.append(row)
+            else:
+                rows.append(row)
+        return Poll(rows, time._replace(mark=self.mark), late, unreadable)
+
+
+def _stored(message: Message) -> Time:
+    """When Kafka stored the message; END for one that does not say."""
+    milliseconds = message.timestamp()[1]
+    return milliseconds * _MILLISECOND if milliseconds > 0 else END

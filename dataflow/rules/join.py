@@ -1,0 +1,94 @@
+"""Which amount belongs to which purchase event: an interval join over event time.
+
+A purchase event takes its amount from a row of ``purchases`` of the same user, at most the match window before or
+after it. Events are never held back for it: whoever comes second finds the other waiting.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from heapq import heappop, heappush
+from operator import attrgetter
+
+from dataflow.rules.rows import Event, Match, Purchase, Row, Time
+
+PURCHASE = "purchase"  # the event_type that has an amount
+
+_time = attrgetter("time")
+
+
+def match(event: Event, purchase: Purchase) -> Match:
+    """Pairs a purchase event with an amount; matches compare as the rules of choice say."""
+    return Match(
+        event.time,
+        event.page == purchase.page,
+        -abs(event.time - purchase.time),
+        purchase.time,
+        float(purchase.amount),
+        purchase.amount,
+        event.user,
+    )
+
+
+class IntervalJoin:
+    """Both sides of the join that can still meet, by user, in order of time.
+
+    Args:
+        window: largest distance between the two, in microseconds; exactly so far apart still matches.
+    """
+
+    __slots__ = ("window", "events", "purchases", "_expiries")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.events: dict[bytes, list[Event]] = {}
+        self.purchases: dict[bytes, list[Purchase]] = {}
+        self._expiries: list[tuple[int, bytes, bool]] = []  # heap of (time, user, is it an event)
+
+    def add(self, row: Row) -> list[Match]:
+        """Takes a purchase event or a purchase row and returns its matches with all that came before it."""
+        if type(row) is Event:
+            self._keep(self.events, row)
+            found = self._near(self.purchases, row)
+            for purchase in found:
+                purchase.matched = True
+            return [match(row, purchase) for purchase in found]
+        self._keep(self.purchases, row)
+        found = self._near(self.events, row)
+        row.matched = bool(found)
+        return [match(event, row) for event in found]
+
+    def expire(self, watermark: Time) -> list[Purchase]:
+        """Forgets what nothing on time can match any more; returns the purchase rows that met no event."""
+        unmatched = []
+        while self._expiries and self._expiries[0][0] + self.window < watermark:
+            _, user, is_event = heappop(self._expiries)
+            side = self.events if is_event else self.purchases
+            row = side[user].pop(0)  # all of this user's earlier rows have gone before it
+            if not side[user]:
+                del side[user]
+            if not is_event and not row.matched:
+                unmatched.append(row)
+        return unmatched
+
+    def restore(self, rows: list[Row]) -> None:
+        """Takes back what `state` returned."""
+        for row in rows:
+            self._keep(self.events if type(row) is Event else self.purchases, row)
+
+    def state(self) -> list[Row]:
+        """Everything held."""
+        return [row for side in (self.events, self.purchases) for rows in side.values() for row in rows]
+
+    def _keep(self, side: dict[bytes, list], row: Row) -> None:
+        rows = side.get(row.user)
+        if rows is None:
+            side[row.user] = [row]
+        else:
+            insort(rows, row, key=_time)
+        heappush(self._expiries, (row.time, row.user, type(row) is Event))
+
+    def _near(self, side: dict[bytes, list], row: Row) -> list:
+        rows = side.get(row.user)
+        if rows is None:
+            return []
+        first = bisect_left(rows, row.time - self.window, key=_time)
+        return rows[first : bisect_right(rows, row.time + self.window, key=_time)]

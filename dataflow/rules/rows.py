@@ -1,0 +1,72 @@
+"""The rows that the rules work on.
+
+Times are integers, microseconds since the Unix epoch: they add and compare exactly, so that "20 s apart" means it.
+A user is the JSON text of its id: an integer of any size, and at once the key of every row that is written.
+"""
+
+import math
+
+import msgspec
+
+SECOND = 1_000_000  # microseconds
+
+# before and after every time; floats, because they compare with integers of any size
+NEVER = -math.inf
+END = math.inf
+
+Time = int | float  # a time, or NEVER, or END
+
+
+class Event(msgspec.Struct, array_like=True, gc=False, order=True, tag=0):
+    """A row of ``user-events``; events sort by time, and rows of one time by what they hold, never by arrival."""
+
+    time: int
+    event_type: str
+    page: int
+    user: bytes
+    value: bytes  # the row as it came
+    source: str  # "topic/partition"
+    offset: int
+    clashes: bool = False  # has a field of its own by the name of one that is added to visits
+
+
+class Purchase(msgspec.Struct, array_like=True, gc=False, tag=1):
+    """A row of ``purchases``."""
+
+    time: int
+    page: int
+    user: bytes
+    amount: bytes  # the number's own text, which is what visits will carry
+    value: bytes
+    source: str
+    offset: int
+    matched: bool = False  # has met an event in its time
+
+
+Row = Event | Purchase
+
+
+class Match(msgspec.Struct, array_like=True, gc=False, order=True):
+    """A purchase event that found an amount. Of all the matches of a session, the greatest gives its amount.
+
+    The order of the fields is the rule: the session's last purchase event; for it the row of the same page, then the
+    nearest in time, then the later, then the larger; the text only settles between ``5`` and ``5.0``.
+    """
+
+    time: int  # of the purchase event
+    same_page: bool
+    nearness: int  # minus the distance between event and row
+    paid_at: int
+    size: float  # the amount
+    amount: bytes  # and its text
+    user: bytes
+
+
+class Rejected(msgspec.Struct, array_like=True, gc=False):
+    """A message that goes to a topic of its own instead of into a visit, as it came, and why."""
+
+    key: bytes | None
+    value: bytes | None
+    reason: str
+    source: str  # "topic/partition"
+    offset: int

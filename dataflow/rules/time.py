@@ -1,0 +1,111 @@
+"""Event time: when a row is late, and when a shard may close what it holds open.
+
+Two instruments, both driven by what stands in the log. A `Mark` belongs to one partition and says which of its rows
+are late. A `Clock` belongs to one shard of users; it hears the marks of all partitions, in band, each after the rows
+that made it, and keeps the watermark: no row that is on time will come any more from before it.
+
+The watermark is that of Flink and Kafka Streams (Akidau et al., "The Dataflow Model", VLDB 2015), the lowest of all
+partitions' marks less the allowed lateness. Partitions that have run dry would hold it for ever; they let go by
+saying up to which moment they have been read to their end.
+"""
+
+from typing import NamedTuple
+
+from dataflow.rules.rows import END, NEVER, Row, Time
+
+
+class Mark:
+    """The highest event time of one partition, and so the judge of its lateness.
+
+    Args:
+        lateness: how far below the mark a row is still on time, in microseconds.
+        high: the mark to go on from.
+    """
+
+    __slots__ = ("high", "lateness")
+
+    def __init__(self, lateness: int, high: Time = NEVER) -> None:
+        self.lateness = lateness
+        self.high = high
+
+    def is_late(self, time: int, stored: Time) -> bool:
+        """Judges the next row of the partition, then lets it move the mark.
+
+        A row moves it at most to `stored`, the time at which Kafka stored the row (END if unknown), so that a fast
+        clock in one phone does not make everybody else late.
+        """
+        late = time < self.high - self.lateness
+        seen = time if time < stored else stored
+        if seen > self.high:
+            self.high = seen
+        return late
+
+
+class SourceTime(NamedTuple):
+    """What one source, a partition, says of time after the rows of a batch."""
+
+    source: str
+    mark: Time  # NEVER before its first row, END after its last
+    now: int  # wall clock when the batch was read
+    caught_up: int | None  # all that was stored before this wall time has been read; None: not known
+    sources: tuple[str, ...]  # all that there are
+
+
+class ClockState(NamedTuple):
+    """A clock's part of a snapshot."""
+
+    marks: dict[str, Time]
+    high: Time
+    high_read_at: int
+    watermark: Time
+
+
+class Clock:
+    """The watermark of one shard: never falls, and never passes a row that is still to come on time.
+
+    A source that has just been read to its end may have nothing more to say for hours. Until its next row it is
+    taken to keep step with the others: as far behind the wall clock as the highest mark of all.
+
+    Args:
+        lateness: allowed lateness, in microseconds.
+    """
+
+    __slots__ = ("lateness", "marks", "bounds", "high", "high_read_at", "watermark")
+
+    def __init__(self, lateness: int) -> None:
+        self.lateness = lateness
+        self.marks: dict[str, Time] = {}
+        self.bounds: dict[str, Time] = {}  # no row on time is still to come from the source's part of the log before it
+        self.high: Time = NEVER  # the highest mark of all
+        self.high_read_at = 0
+        self.watermark: Time = NEVER
+
+    def split(self, source: str, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+        """Divides a source's next rows, all on time by its own mark, into those on time here and those that are late.
+
+        A row is late here only if its source had run dry and the watermark went on without it.
+        """
+        watermark = self.watermark
+        if watermark <= self.marks.get(source, NEVER) - self.lateness:
+            return rows, []  # the watermark has not passed the source's own mark: no need to look
+        return [row for row in rows if row.time >= watermark], [row for row in rows if row.time < watermark]
+
+    def advance(self, said: SourceTime) -> Time:
+        """Hears one source, after its rows, and returns the watermark."""
+        bound = self.marks[said.source] = said.mark
+        if self.high < bound < END:
+            self.high, self.high_read_at = bound, said.now
+        if said.caught_up is not None:
+            bound = max(bound, self.high + (said.caught_up - self.high_read_at))
+        self.bounds[said.source] = bound
+        if len(self.bounds) >= len(said.sources):  # one not heard of yet may hold anything
+            self.watermark = max(self.watermark, min(self.bounds.values()) - self.lateness)
+        return self.watermark
+
+    def state(self) -> ClockState:
+        """What a resumed clock must know; that a source had been read to its end is to be found out anew."""
+        return ClockState(self.marks, self.high, self.high_read_at, self.watermark)
+
+    def restore(self, state: ClockState) -> None:
+        self.marks, self.high, self.high_read_at, self.watermark = state
+        self.bounds = dict(self.marks)

@@ -1,0 +1,57 @@
+"""What becomes of a session: the rows of ``visits``, and what makes it suspicious."""
+
+from hashlib import blake2b
+
+import msgspec
+
+from dataflow.rules.rows import Event, Match
+from dataflow.rules.session import Session
+
+PAGE_VIEW = "page-view"
+NO_AMOUNT = b"0"
+
+
+class Visit(msgspec.Struct, array_like=True):
+    """The fold of a session: its events, and the greatest of its matches."""
+
+    events: list[Event] = []
+    best: Match | None = None
+
+    @property
+    def amount(self) -> bytes:
+        """Amount of the session's last purchase event that has one, as its row wrote it."""
+        return self.best.amount if self.best is not None else NO_AMOUNT
+
+
+def add_row(visit: Visit, row: Event | Match) -> Visit:
+    """The folder: a session's rows are its events, and the matches that follow them."""
+    if type(row) is Event:
+        visit.events.append(row)
+    elif visit.best is None or row > visit.best:
+        visit.best = row
+    return visit
+
+
+def unite(visit: Visit, other: Visit) -> Visit:
+    """The merger: all events of both, and the greater match."""
+    visit.events += other.events
+    if other.best is not None:
+        add_row(visit, other.best)
+    return visit
+
+
+def session_id(session: Session) -> bytes:
+    """128 bits that look random, as 32 hexadecimal digits, and are the same in every replay."""
+    return blake2b(b"%b/%d" % (session.user, session.start), digest_size=16).hexdigest().encode()
+
+
+TOO_MANY_EVENTS, NO_PAGE_VIEW = 1, 2
+
+
+def suspicion(events: list[Event], max_events: int) -> int | None:
+    """The `type` of a suspicious session; None if there is nothing to say of it."""
+    if len(events) > max_events:
+        return TOO_MANY_EVENTS
+    if not any(event.event_type == PAGE_VIEW for event in events):
+        return NO_PAGE_VIEW
+    return None
