@@ -1,0 +1,69 @@
+"""The job: the pipeline between the Kafka topics that the settings name."""
+
+import functools
+import logging
+import os
+import sys
+
+from bytewax.dataflow import Dataflow
+
+from dataflow.errors import UserError, exit_on_user_errors
+from dataflow.kafka.client import Connection, connect, count_partitions
+from dataflow.kafka.ends import LogEnds
+from dataflow.kafka.sink import KafkaSink, Writer
+from dataflow.kafka.source import KafkaSource, Reading, source_names, start_offset
+from dataflow.pace import Pace
+from dataflow.partitioner import PARTITIONERS
+from dataflow.pipeline import Inputs, Outputs, Rules, build
+from dataflow.rules.rows import SECOND
+from dataflow.settings import Settings, load
+
+
+def make_flow() -> Dataflow:
+    """Reads the settings, looks at the cluster and builds the dataflow; ends the process with one line if it cannot."""
+    logging.basicConfig(format="visits: %(message)s", level=logging.INFO)
+    os.environ["RUST_BACKTRACE"] = "0"  # the engine's own frames say nothing of what went wrong
+    exit_on_user_errors()
+    try:
+        return _between_topics(load())
+    except UserError as error:
+        sys.exit(f"visits: {error}")
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The settings' seconds as the rules count them."""
+    return Rules(
+        gap=round(settings.session_gap * SECOND),
+        window=round(settings.match_window * SECOND),
+        lateness=round(settings.allowed_lateness * SECOND),
+        max_events=settings.max_events,
+        shards=settings.shards,
+    )
+
+
+def _between_topics(settings: Settings) -> Dataflow:
+    rules, pace = rules_of(settings), Pace()
+    connection = Connection(settings)
+    admin = connect(connection)
+    partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
+    reading = Reading(
+        connection=connection,
+        ends=LogEnds(admin, connection),
+        pace=pace,
+        sources=tuple(name for topic in settings.inputs for name in source_names(topic, partitions[topic])),
+        group=settings.group,
+        lateness=rules.lateness,
+        shards=rules.shards,
+        start=start_offset(settings.start),
+        stop_at_end=settings.stop_at_end,
+    )
+    writer = functools.cache(lambda: Writer(connection))  # made by the first part that writes
+
+    def sink(topic: str) -> KafkaSink:
+        return KafkaSink(topic, partitions[topic], PARTITIONERS[settings.partitioner], writer)
+
+    inputs = Inputs(
+        events=lambda decode: KafkaSource(settings.topic_user_events, partitions[settings.topic_user_events], decode, reading),
+        purchases=lambda decode: KafkaSource(settings.topic_purchases, partitions[settings.topic_purchases], decode, reading),
+    )
+    return build(inputs, Outputs(*map(sink, settings.outputs)), rules, pace)

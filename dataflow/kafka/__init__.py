@@ -1,0 +1,1 @@
+"""The Kafka ends of the job: partitions that can be resumed in, rows that are acknowledged out."""

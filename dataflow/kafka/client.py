@@ -1,0 +1,87 @@
+"""Talking to the cluster: what every client is given, and what can be wrong before anything has run."""
+
+import logging
+import time
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from dataflow.errors import UserError
+from dataflow.settings import Settings
+
+log = logging.getLogger("visits")
+
+_PATIENCE = 15  # seconds for the first answer of any broker
+_REFUSALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL)
+
+
+class Connection:
+    """Notices when all brokers are gone and when one answers again, and says each once.
+
+    Its `properties` are what every client of the process starts from.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.properties = {
+            "log_level": 2,  # librdkafka repeats itself for every broker and every attempt; errors come by error_cb
+            "reconnect.backoff.max.ms": 2_000,
+            **settings.client,
+            "error_cb": self._on_error,
+        }
+        self._lost = False
+        self._refused: str | None = None
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            if not self._lost:
+                log.warning("no Kafka broker can be reached; waiting for one to come back")
+            self._lost = True
+        elif error.code() in _REFUSALS and error.str() != self._refused:
+            log.warning("a Kafka broker refuses us: %s", error.str())
+            self._refused = error.str()
+
+    def answered(self) -> None:
+        """A broker has just answered."""
+        if self._lost:
+            log.warning("Kafka is back")
+        self._lost = False
+
+    def refusal(self) -> str | None:
+        """Why a broker would not talk to us, if one has said so."""
+        return self._refused
+
+
+def connect(connection: Connection) -> AdminClient:
+    """A client for questions about the cluster. Raises UserError for a property that librdkafka does not know."""
+    try:
+        return AdminClient(connection.properties)
+    except KafkaException as error:
+        raise UserError(f"wrong Kafka setting: {error.args[0].str()}") from None
+
+
+def count_partitions(admin: AdminClient, connection: Connection, topics: Iterable[str]) -> dict[str, int]:
+    """How many partitions each topic has.
+
+    Raises:
+        UserError: no broker answers, it refuses us, or a topic is missing.
+    """
+    brokers = connection.properties["bootstrap.servers"]
+    found = None
+    deadline = time.monotonic() + _PATIENCE
+    while found is None:
+        admin.poll(0)
+        if connection.refusal():
+            raise UserError(f"Kafka at {brokers} refuses us; check VISITS_KAFKA_*: {connection.refusal()}")
+        try:
+            found = admin.list_topics(timeout=1).topics
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise UserError(f"no Kafka broker answers at {brokers}; is it running? VISITS_BROKERS says where") from None
+    connection.answered()
+    missing = [name for name in topics if name not in found or found[name].error is not None]
+    if missing:
+        raise UserError(
+            f"Kafka at {brokers} has no topic {', '.join(missing)}; `python -m producer --create-topics` creates them"
+        )
+    return {name: len(found[name].partitions) for name in topics}

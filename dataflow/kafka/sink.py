@@ -1,0 +1,112 @@
+"""The output: every partition of a topic is a part of its own, and no row is called written before Kafka has it.
+
+A full queue is waited out, and so is an outage, however long. A row that Kafka refuses stops the job.
+"""
+
+from collections.abc import Callable
+
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from confluent_kafka import KafkaError, Message, Producer
+
+from dataflow.batches import Output
+from dataflow.errors import UserError, inside_engine
+from dataflow.kafka.client import Connection
+
+_TUNING = {"linger.ms": 20, "batch.size": 1_000_000, "compression.type": "lz4"}
+_ESSENTIAL = {
+    "enable.idempotence": True,  # each row once and in order, however often it is sent
+    "message.timeout.ms": 0,  # wait for the brokers as long as it takes
+    "message.max.bytes": 100_000_000,  # how large a row may be is the topic's affair
+    "delivery.report.only.error": True,
+    # the room is counted here, see _ROOM: a row for which the client had none would come after its followers
+    "queue.buffering.max.messages": 10_000_000,
+    "queue.buffering.max.kbytes": 2_000_000,
+}
+_ROOM = 64 * 1024 * 1024  # bytes handed over since Kafka had last acknowledged everything
+_ROW = 100  # bytes that a row takes beside its value
+
+
+class Writer:
+    """The one producer of a process, used by all parts of all its sinks."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._refused: str | None = None
+        self._handed_over = 0
+        self._producer = Producer({**_TUNING, **connection.properties, **_ESSENTIAL, "on_delivery": self._on_delivery})
+
+    def write(self, topic: str, partition: int, output: Output) -> None:
+        """Hands rows over to be sent; waits while there is no room. Raises UserError if Kafka refused a row."""
+        key, values, headers = output.key, output.values, output.headers
+        self._make_room(sum(map(len, filter(None, values))) + _ROW * len(values))
+        if headers is None:
+            rows = [{"key": key, "value": value} for value in values]
+            if self._producer.produce_batch(topic, rows, partition) < len(rows):
+                error = next(row["_error"] for row in rows if "_error" in row)
+                raise UserError(f"{topic}/{partition}: a row cannot be sent: {error.str()}")
+        else:
+            for value in values:
+                self._producer.produce(topic, value, key, partition, headers=headers)
+        self._serve(0)
+
+    def flush(self) -> None:
+        """Waits until Kafka has acknowledged every row handed over. Raises UserError if it refused one."""
+        while self._producer.flush(1):
+            self._check()
+        self._check()
+
+    def _make_room(self, size: int) -> None:
+        self._handed_over += size
+        if self._handed_over > _ROOM:
+            self.flush()
+            self._handed_over = size
+
+    def _serve(self, seconds: float) -> None:
+        self._producer.poll(seconds)
+        self._check()
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and self._refused is None:
+            self._refused = f"{message.topic()}/{message.partition()}: Kafka refuses a row: {error.str()}"
+
+    def _check(self) -> None:
+        if self._refused is not None:
+            raise UserError(self._refused)
+
+
+class KafkaSink(FixedPartitionedSink[Output, None]):
+    """All partitions of one topic; `partitioner` hashes a key to the number that chooses among them."""
+
+    def __init__(self, topic: str, partitions: int, partitioner: Callable[[bytes], int], writer: Callable[[], Writer]) -> None:
+        self._topic = topic
+        self._partitions = partitions
+        self._partitioner = partitioner
+        self._writer = writer
+
+    def list_parts(self) -> list[str]:
+        return [f"{partition:05}" for partition in range(self._partitions)]  # the engine sorts them as text
+
+    def part_fn(self, item_key: str) -> int:
+        return self._partitioner(item_key.encode())
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Partition":
+        return _Partition(self._topic, int(for_part), self._writer())
+
+
+class _Partition(StatefulSinkPartition[Output, None]):
+    def __init__(self, topic: str, partition: int, writer: Writer) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._writer = writer
+
+    @inside_engine
+    def write_batch(self, values: list[Output]) -> None:
+        for output in values:
+            self._writer.write(self._topic, self._partition, output)
+
+    @inside_engine
+    def snapshot(self) -> None:
+        self._writer.flush()
+
+    @inside_engine
+    def close(self) -> None:
+        self._writer.flush()
