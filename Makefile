@@ -20,5 +20,12 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+kafka: .kafka/.ready  ## the jars of a real Kafka, for the tests; needs Java 17 and Maven
+
+.kafka/.ready: tests/kafka/pom.xml
+	@rm -rf .kafka
+	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka/libs
+	@touch $@
+
 clean:
 	rm -rf $(VENV) .kafka

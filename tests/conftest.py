@@ -1,0 +1,52 @@
+"""Kafka clusters for the tests: librdkafka's own mock, and a real one where there is Java."""
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from real_kafka import RealKafka, unavailable
+
+from dataflow.embedded import EmbeddedKafka
+from dataflow.settings import Settings
+
+Kafka = EmbeddedKafka | RealKafka
+
+
+@pytest.fixture
+def embedded_kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka() as kafka:
+        yield kafka
+
+
+@pytest.fixture(scope="session")
+def _real_cluster() -> Iterator[RealKafka]:
+    if reason := unavailable():
+        if os.environ.get("REAL_KAFKA") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with RealKafka() as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def real_kafka(_real_cluster: RealKafka) -> Iterator[RealKafka]:
+    """One cluster for all tests, since it takes long to start; what a test stopped is up again for the next."""
+    yield _real_cluster
+    _real_cluster.start_brokers()
+
+
+@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.kafka)])
+def kafka(request: pytest.FixtureRequest) -> Kafka:
+    """The same test on the mock and on a real cluster."""
+    return request.getfixturevalue(f"{request.param}_kafka")
+
+
+@pytest.fixture
+def topics(kafka: Kafka) -> Settings:
+    """All seven topics, empty, under names that no other test has; the settings name them and the cluster."""
+    mark = uuid4().hex[:8]
+    names = {name: f"{field.default}-{mark}" for name, field in Settings.model_fields.items() if name.startswith("topic_")}
+    for name in names.values():
+        kafka.create_topic(name)
+    return Settings(_env_file=None, brokers=kafka.brokers, **names)
