@@ -29,23 +29,24 @@ class Connection:
             **settings.client,
             "error_cb": self._on_error,
         }
-        self._lost = False
+        self._up: bool | None = None  # not known before the first answer
         self._refused: str | None = None
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            if not self._lost:
+            if self._up:
+                self._up = False
                 log.warning("no Kafka broker can be reached; waiting for one to come back")
-            self._lost = True
         elif error.code() in _REFUSALS and error.str() != self._refused:
-            log.warning("a Kafka broker refuses us: %s", error.str())
             self._refused = error.str()
+            if self._up is not None:
+                log.warning("a Kafka broker refuses us: %s", error.str())
 
     def answered(self) -> None:
         """A broker has just answered."""
-        if self._lost:
+        if self._up is False:
             log.warning("Kafka is back")
-        self._lost = False
+        self._up = True
 
     def refusal(self) -> str | None:
         """Why a broker would not talk to us, if one has said so."""

@@ -1,0 +1,106 @@
+"""``python -m dataflow``: the job for production.
+
+The same as ``python -m bytewax.run dataflow:flow``, with what an operator would have to do by hand: makes the recovery
+store, finds a free port for the engine's API, and stops cleanly on SIGTERM and SIGINT.
+"""
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.run import cli_main
+
+log = logging.getLogger("visits")
+
+_API_PORT = "BYTEWAX_DATAFLOW_API_PORT"
+_STORE_PARTITIONS = 4  # files of the store; more workers than this share them
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataflow",
+        description="Turns click streams into sessions. Settings come from the environment (VISITS_*) and .env; see README.",
+    )
+
+    def option(short: str, long: str, variable: str, default: str | None, help: str, **kind: type) -> None:
+        value = os.environ.get(variable, default)
+        parser.add_argument(short, long, default=value, help=f"{help} [{variable}; default {default}]", **kind)
+
+    option("-w", "--workers-per-process", "BYTEWAX_WORKERS_PER_PROCESS", "1", "worker threads of this process", type=int)
+    option("-i", "--process-id", "BYTEWAX_PROCESS_ID", None, "number of this process in a cluster, from 0", type=int)
+    option("-a", "--addresses", "BYTEWAX_ADDRESSES", None, "host:port of every process of the cluster, ;-separated")
+    option("-r", "--recovery-directory", "BYTEWAX_RECOVERY_DIRECTORY", "recovery", "the recovery store", type=Path)
+    option("-s", "--snapshot-interval", "BYTEWAX_SNAPSHOT_INTERVAL", "10", "seconds between snapshots", type=float)
+    option("-b", "--backup-interval", "BYTEWAX_RECOVERY_BACKUP_INTERVAL", "0", "keep snapshots so many seconds", type=float)
+    arguments = parser.parse_args()
+    if (arguments.process_id is None) != (arguments.addresses is None):
+        parser.error("a cluster needs both --process-id and --addresses")
+    return arguments
+
+
+def open_store(directory: Path) -> None:
+    """Makes the recovery store if it is not there; processes that share the directory do not get in each other's way."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if any(directory.glob("part-*.sqlite3")):
+            log.info("recovery store %s: resuming", directory)
+        else:
+            init_db_dir(directory, _STORE_PARTITIONS)
+            log.info("recovery store %s: new", directory)
+
+
+def _choose_api_port() -> None:
+    """The engine dies if its port is taken, as it is by a second process on one machine."""
+    if _API_PORT in os.environ:
+        return
+    for port in (3030, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            os.environ[_API_PORT] = str(probe.getsockname()[1])
+            return
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Runs the job until it is told to stop; returns the exit code."""
+    arguments = _arguments()
+    from dataflow import flow
+
+    job = flow()
+    try:
+        open_store(arguments.recovery_directory)
+    except OSError as error:
+        sys.exit(f"visits: the recovery store {arguments.recovery_directory} cannot be used: {error.strerror}")
+    _choose_api_port()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        cli_main(
+            job,
+            workers_per_process=arguments.workers_per_process,
+            # as a cluster even if it is one of one: a lone worker cannot be interrupted without a panic
+            process_id=arguments.process_id or 0,
+            addresses=arguments.addresses.split(";") if arguments.addresses else [],
+            epoch_interval=timedelta(seconds=arguments.snapshot_interval),
+            recovery_config=RecoveryConfig(arguments.recovery_directory, timedelta(seconds=arguments.backup_interval)),
+        )
+    except KeyboardInterrupt:
+        log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
