@@ -9,9 +9,9 @@ from bytewax.dataflow import Dataflow
 
 from dataflow.errors import UserError, exit_on_user_errors
 from dataflow.kafka.client import Connection, connect, count_partitions
-from dataflow.kafka.ends import LogEnds
+from dataflow.kafka.lookout import Lookout
 from dataflow.kafka.sink import KafkaSink, Writer
-from dataflow.kafka.source import KafkaSource, Reading, source_names, start_offset
+from dataflow.kafka.source import KafkaSource, Reading, start_offset
 from dataflow.pace import Pace
 from dataflow.partitioner import PARTITIONERS
 from dataflow.pipeline import Inputs, Outputs, Rules, build
@@ -48,9 +48,8 @@ def _between_topics(settings: Settings) -> Dataflow:
     partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
     reading = Reading(
         connection=connection,
-        ends=LogEnds(admin, connection),
+        lookout=Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}),
         pace=pace,
-        sources=tuple(name for topic in settings.inputs for name in source_names(topic, partitions[topic])),
         group=settings.group,
         lateness=rules.lateness,
         shards=rules.shards,
@@ -63,7 +62,7 @@ def _between_topics(settings: Settings) -> Dataflow:
         return KafkaSink(topic, partitions[topic], PARTITIONERS[settings.partitioner], writer)
 
     inputs = Inputs(
-        events=lambda decode: KafkaSource(settings.topic_user_events, partitions[settings.topic_user_events], decode, reading),
-        purchases=lambda decode: KafkaSource(settings.topic_purchases, partitions[settings.topic_purchases], decode, reading),
+        events=lambda decode: KafkaSource(settings.topic_user_events, decode, reading),
+        purchases=lambda decode: KafkaSource(settings.topic_purchases, decode, reading),
     )
     return build(inputs, Outputs(*map(sink, settings.outputs)), rules, pace)

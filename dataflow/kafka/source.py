@@ -4,6 +4,7 @@ A recovered partition goes on at its offset with its mark; a new one begins wher
 than the others let it (see `dataflow.pace`), and says with every batch how far in time it has come.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ from dataflow.batches import Poll
 from dataflow.codec import Decode
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
-from dataflow.kafka.ends import LogEnds
+from dataflow.kafka.lookout import Lookout, source_name
 from dataflow.pace import Pace, Runner
 from dataflow.reader import Reader
 from dataflow.rules.rows import END, NEVER, Time
 from dataflow.rules.time import SourceTime
 from dataflow.snapshots import Snapshots
 
+log = logging.getLogger("visits")
+
 _ROWS = 4_000  # of one poll
 _PAUSE = timedelta(milliseconds=20)  # between polls of a partition that has nothing more; batches are worth waiting for
 _HELD_BACK = timedelta(milliseconds=2)
+_NOTHING_TO_READ = timedelta(seconds=1)  # for a lane without partitions
 
 _TUNING = {
     "fetch.wait.max.ms": 100,
@@ -59,9 +63,8 @@ class Reading:
 
     Args:
         connection: to the cluster.
-        ends: where the partitions end.
-        pace: keeps them in step.
-        sources: the names of all sources, "topic/partition".
+        lookout: knows the partitions and their ends.
+        pace: keeps the sources in step.
         group: consumer group that offsets are committed to, for lag monitors.
         lateness: allowed lateness, in microseconds.
         shards: how many there are; a resume with another number is refused.
@@ -70,9 +73,8 @@ class Reading:
     """
 
     connection: Connection
-    ends: LogEnds
+    lookout: Lookout
     pace: Pace
-    sources: tuple[str, ...]
     group: str
     lateness: int
     shards: int
@@ -81,92 +83,137 @@ class Reading:
 
 
 class KafkaSource(FixedPartitionedSource[Poll, bytes]):
-    """All partitions of one topic."""
+    """One topic, in as many lanes as there are shards; a lane has every so manieth partition.
 
-    def __init__(self, topic: str, partitions: int, decode: Decode, reading: Reading) -> None:
+    The engine cannot take on parts while it runs, but a lane can take on partitions.
+    """
+
+    def __init__(self, topic: str, decode: Decode, reading: Reading) -> None:
         self._topic = topic
-        self._partitions = partitions
         self._decode = decode
         self._reading = reading
-        self._snapshots = Snapshots(SourceState, reading.shards)
+        self._snapshots = Snapshots(dict[int, SourceState], reading.shards)
 
     def list_parts(self) -> list[str]:
-        return source_names(self._topic, self._partitions)
+        return [f"{self._topic} lane {lane}" for lane in range(self._reading.shards)]
 
     @inside_engine
-    def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Partition":
-        state = self._snapshots.unpack(resume_state) if resume_state is not None else None
-        partition = int(for_part.rpartition("/")[2])
-        where = TopicPartition(self._topic, partition)
-        return _Partition(for_part, where, self._decode, self._reading, state, self._snapshots)
+    def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Lane":
+        states = self._snapshots.unpack(resume_state) if resume_state is not None else {}
+        return _Lane(self._topic, int(for_part.split()[-1]), states, self._decode, self._reading, self._snapshots)
 
 
-def source_names(topic: str, partitions: int) -> list[str]:
-    """The sources of a topic, as they are called everywhere: "topic/partition"."""
-    return [f"{topic}/{partition}" for partition in range(partitions)]
-
-
-class _Partition(StatefulSourcePartition[Poll, bytes]):
+class _Lane(StatefulSourcePartition[Poll, bytes]):
     def __init__(
         self,
-        source: str,
-        where: TopicPartition,
+        topic: str,
+        lane: int,
+        states: dict[int, SourceState],
         decode: Decode,
         reading: Reading,
-        state: SourceState | None,
-        snapshots: Snapshots[SourceState],
+        snapshots: Snapshots[dict[int, SourceState]],
     ) -> None:
-        self._source = source
-        self._where = where
+        self._topic = topic
+        self._lane = lane
+        self._decode = decode
         self._reading = reading
         self._snapshots = snapshots
-        self._reader = Reader(source, decode, reading.lateness, state.mark if state else NEVER)
+        self._partitions: dict[int, _Partition] = {}
+        if states and max(states) >= reading.lookout.count(topic):
+            raise UserError(f"{topic} has lost partition {max(states)}; was it made anew? start with an empty recovery store")
+        unread = SourceState(OFFSET_BEGINNING if states else reading.start, NEVER)  # new since the snapshot, or never read
+        for number in self._numbers():
+            self._open(number, states.get(number, unread))
+
+    @inside_engine
+    def next_batch(self) -> Sequence[Poll]:
+        if not self._reading.stop_at_end:
+            self._take_on_new()
+        elif all(partition.ended for partition in self._partitions.values()):
+            raise StopIteration
+        return [poll for partition in self._partitions.values() if (poll := partition.poll()) is not None]
+
+    def next_awake(self) -> datetime | None:
+        awakes = [partition.awake for partition in self._partitions.values() if not partition.ended]
+        if None in awakes:
+            return None
+        return min(awakes, default=None if self._reading.stop_at_end else datetime.now(timezone.utc) + _NOTHING_TO_READ)
+
+    def snapshot(self) -> bytes:
+        for partition in self._partitions.values():
+            partition.commit()
+        return self._snapshots.pack({number: partition.state() for number, partition in self._partitions.items()})
+
+    def close(self) -> None:
+        for partition in self._partitions.values():
+            partition.close()
+
+    def _numbers(self) -> range:
+        return range(self._lane, self._reading.lookout.count(self._topic), self._reading.shards)
+
+    def _take_on_new(self) -> None:
+        for number in self._numbers()[len(self._partitions) :]:
+            log.info("%s has a new partition: %d", self._topic, number)
+            self._open(number, SourceState(OFFSET_BEGINNING, NEVER))
+
+    def _open(self, number: int, state: SourceState) -> None:
+        self._partitions[number] = _Partition(TopicPartition(self._topic, number), state, self._decode, self._reading)
+
+
+class _Partition:
+    def __init__(self, where: TopicPartition, state: SourceState, decode: Decode, reading: Reading) -> None:
+        self._where = where
+        self._source = source_name(where.topic, where.partition)
+        self._reading = reading
+        self._reader = Reader(self._source, decode, reading.lateness, state.mark)
         self._runner = Runner(reading.pace)
-        self._offset = state.offset if state else reading.start  # of the next message, or where to find it
-        self._said = 0  # wall time up to which the source has said that it has caught up
-        self._awake: datetime | None = None
-        self._ended = False
+        self._offset = state.offset  # of the next message, or where to find it
+        self._said = 0  # wall time up to which it has said that it has caught up
+        self.awake: datetime | None = None  # when to poll again; None: at once
+        self.ended = False
         self._consumer = Consumer({**_TUNING, **reading.connection.properties, **_ESSENTIAL, "group.id": reading.group})
         if self._offset == OFFSET_END:
             self._offset = self._present_end()  # a number, so that a resume finds what came meanwhile
         self._stop_at = self._present_end() if reading.stop_at_end else None
-        self._consumer.assign([TopicPartition(where.topic, where.partition, self._offset)])
-        reading.ends.watch(source, where)
+        self._consumer.assign([self._at(self._offset)])
+        reading.lookout.watch(self._source, where)
 
-    @inside_engine
-    def next_batch(self) -> Sequence[Poll]:
-        if self._ended:
-            raise StopIteration
+    def poll(self) -> Poll | None:
+        """The next rows, or the news that there are none; None if there is nothing to say."""
+        now = datetime.now(timezone.utc)
+        if self.ended or (self.awake is not None and now < self.awake):
+            return None
         if self._runner.must_wait(self._reader.mark):
-            return self._pause(_HELD_BACK)
+            self.awake = now + _HELD_BACK
+            return None
         messages = self._consume()
-        now = time.time_ns() // 1_000
-        if self._stop_at is not None and self._offset >= self._stop_at:
-            self._ended = True
-        caught_up = self._caught_up(now)
-        if not messages and caught_up is None and not self._ended:
-            return self._pause(_PAUSE)
-        self._awake = None if len(messages) == _ROWS else datetime.now(timezone.utc) + _PAUSE
-        poll = self._reader.read(messages, SourceTime(self._source, NEVER, now, caught_up, self._reading.sources))
-        if self._ended:
-            poll.time = poll.time._replace(mark=END)
+        self.awake = now + _PAUSE if len(messages) < _ROWS else None
+        self.ended = self._stop_at is not None and self._offset >= self._stop_at
+        read_at = time.time_ns() // 1_000
+        caught_up = self._caught_up()
+        if not messages and caught_up is None and not self.ended:
+            return None
         self._runner.has_read(len(messages))
-        return [poll]
+        said = SourceTime(self._source, NEVER, read_at, caught_up, self._reading.lookout.sources)
+        poll = self._reader.read(messages, said)
+        if self.ended:
+            poll.time = poll.time._replace(mark=END)
+        return poll
 
-    def next_awake(self) -> datetime | None:
-        return self._awake
+    def state(self) -> SourceState:
+        return SourceState(self._offset, self._reader.mark)
 
-    def snapshot(self) -> bytes:
-        self._commit()
-        return self._snapshots.pack(SourceState(self._offset, self._reader.mark))
+    def commit(self) -> None:
+        """For lag monitors only, so that a failure is nobody's concern."""
+        if self._offset >= 0:
+            try:
+                self._consumer.commit(offsets=[self._at(self._offset)], asynchronous=True)
+            except KafkaException:
+                pass
 
     def close(self) -> None:
-        self._reading.ends.unwatch(self._source)
+        self._reading.lookout.unwatch(self._source)
         self._consumer.close()
-
-    def _pause(self, pause: timedelta) -> Sequence[Poll]:
-        self._awake = datetime.now(timezone.utc) + pause
-        return []
 
     def _consume(self) -> list[Message]:
         """The next messages; moves the offset behind them."""
@@ -199,9 +246,9 @@ class _Partition(StatefulSourcePartition[Poll, bytes]):
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise UserError(f"{self._source}: not allowed to read it ({error.str()}); grant it and start again")
 
-    def _caught_up(self, now: int) -> int | None:
+    def _caught_up(self) -> int | None:
         """The wall time up to which everything stored has been read, if that is news."""
-        end = self._reading.ends.latest(self._source, now)
+        end = self._reading.lookout.end(self._source)
         if end is None or end.asked <= self._said or not 0 <= end.offset <= self._offset:
             return None
         self._said = end.asked
@@ -212,14 +259,6 @@ class _Partition(StatefulSourcePartition[Poll, bytes]):
             return self._consumer.get_watermark_offsets(self._where, timeout=15)[1]
         except KafkaException as error:
             raise UserError(f"{self._source}: cannot ask for its end: {error.args[0].str()}") from None
-
-    def _commit(self) -> None:
-        """For lag monitors only, so that a failure is nobody's concern."""
-        if self._offset >= 0:
-            try:
-                self._consumer.commit(offsets=[self._at(self._offset)], asynchronous=True)
-            except KafkaException:
-                pass
 
     def _at(self, offset: int) -> TopicPartition:
         return TopicPartition(self._where.topic, self._where.partition, offset)

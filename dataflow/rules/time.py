@@ -70,12 +70,13 @@ class Clock:
         lateness: allowed lateness, in microseconds.
     """
 
-    __slots__ = ("lateness", "marks", "bounds", "high", "high_read_at", "watermark")
+    __slots__ = ("lateness", "marks", "bounds", "sources", "high", "high_read_at", "watermark")
 
     def __init__(self, lateness: int) -> None:
         self.lateness = lateness
         self.marks: dict[str, Time] = {}
         self.bounds: dict[str, Time] = {}  # no row on time is still to come from the source's part of the log before it
+        self.sources = 0  # how many there are; they only become more, which not all batches know at once
         self.high: Time = NEVER  # the highest mark of all
         self.high_read_at = 0
         self.watermark: Time = NEVER
@@ -98,7 +99,8 @@ class Clock:
         if said.caught_up is not None:
             bound = max(bound, self.high + (said.caught_up - self.high_read_at))
         self.bounds[said.source] = bound
-        if len(self.bounds) >= len(said.sources):  # one not heard of yet may hold anything
+        self.sources = max(self.sources, len(said.sources))
+        if len(self.bounds) >= self.sources:  # one not heard of yet may hold anything
             self.watermark = max(self.watermark, min(self.bounds.values()) - self.lateness)
         return self.watermark
 

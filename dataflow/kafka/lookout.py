@@ -1,0 +1,101 @@
+"""Knows how many partitions the input topics have and where they end: what a source needs to say it has caught up."""
+
+import threading
+import time
+from typing import NamedTuple
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from dataflow.kafka.client import Connection
+
+_INTERVAL = 0.3  # seconds between questions for the ends
+_COUNTED_EVERY = 1.0  # seconds; a new partition must be known before its rows are older than the allowed lateness
+_PATIENCE = 2.0  # seconds; a broker that answers later is asked again
+
+
+class End(NamedTuple):
+    """At wall time `asked`, in microseconds, the partition held nothing at or after `offset`."""
+
+    asked: int
+    offset: int
+
+
+class Lookout:
+    """Asks the brokers again and again, in a thread of its own so that no source ever waits for an answer.
+
+    While no answer comes, nobody has caught up. One for all workers of a process.
+    """
+
+    def __init__(self, admin: AdminClient, connection: Connection, partitions: dict[str, int]) -> None:
+        self._admin = admin
+        self._connection = connection
+        self._partitions = dict(partitions)
+        self._watched: dict[str, TopicPartition] = {}
+        self._ends: dict[str, End] = {}
+        self._lock = threading.Lock()  # guards _watched
+        self._thread: threading.Thread | None = None
+        self.sources = self._all_sources()
+
+    def watch(self, source: str, partition: TopicPartition) -> None:
+        """From now on asks for the end of this partition too."""
+        with self._lock:
+            self._watched[source] = partition
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+                self._thread.start()
+
+    def unwatch(self, source: str) -> None:
+        with self._lock:
+            del self._watched[source]  # the thread ends with the last one
+
+    def end(self, source: str) -> End | None:
+        """The last answer for a watched partition, if there is one."""
+        return self._ends.get(source)
+
+    def count(self, topic: str) -> int:
+        """How many partitions the topic had when last looked at; they only ever become more."""
+        return self._partitions[topic]
+
+    def _run(self) -> None:
+        counted = time.monotonic()
+        while True:
+            with self._lock:
+                watched = dict(self._watched)
+                if not watched:
+                    self._thread = None
+                    return
+            self._ask_for_ends(watched)
+            if time.monotonic() > counted + _COUNTED_EVERY:
+                self._count()
+                counted = time.monotonic()
+            time.sleep(_INTERVAL)
+
+    def _ask_for_ends(self, watched: dict[str, TopicPartition]) -> None:
+        asked = time.time_ns() // 1_000
+        latest = {where: OffsetSpec.latest() for where in watched.values()}
+        sources = {(where.topic, where.partition): source for source, where in watched.items()}
+        for where, answer in self._admin.list_offsets(latest, request_timeout=_PATIENCE).items():
+            try:
+                self._ends[sources[where.topic, where.partition]] = End(asked, answer.result().offset)
+                self._connection.answered()
+            except KafkaException:
+                pass  # no answer, no end
+
+    def _count(self) -> None:
+        for topic, known in self._partitions.items():
+            try:
+                found = self._admin.list_topics(topic, timeout=_PATIENCE).topics[topic]
+            except KafkaException:
+                return
+            if found.error is None and len(found.partitions) > known:
+                self._partitions[topic] = len(found.partitions)
+                self.sources = self._all_sources()
+
+    def _all_sources(self) -> tuple[str, ...]:
+        return tuple(source_name(topic, number) for topic, count in self._partitions.items() for number in range(count))
+
+
+def source_name(topic: str, partition: int) -> str:
+    """What a partition is called as a source."""
+    return f"{topic}/{partition}"
