@@ -35,10 +35,10 @@ class Settings(BaseSettings):
     allowed_lateness: Seconds = Field(5, ge=0, description="a row farther below the highest time of its partition is late")
     max_events: int = Field(5, ge=1, description="a session with more events than this is suspicious")
     shards: int = Field(8, ge=1, le=1024, description="parts into which users are divided; more workers than this have nothing to do")
-    start: Literal["earliest", "latest"] = Field("earliest", description="where to begin when there is nothing to resume from")
-    stop_at_end: bool = Field(False, description="read to the present end of the topics, close every session and stop")
+    start: Literal["earliest", "latest"] = Field("earliest", description="`earliest` or `latest`: where to begin when there is nothing to resume from")
+    stop_at_end: bool = Field(False, description="1: read to the present end of the topics, close every session and stop")
     partitioner: Literal["crc32", "murmur2"] = Field(
-        "crc32", description="how a key chooses its output partition: as librdkafka does by default, or as Java does"
+        "crc32", description="`crc32` or `murmur2`: keys choose output partitions as librdkafka does by default, or as Java"
     )
     group: str = Field("visits", min_length=1, description="consumer group to which offsets are committed, for lag monitors only")
     topic_user_events: TopicName = Field("user-events", description="input: the clicks")

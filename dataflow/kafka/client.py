@@ -31,6 +31,7 @@ class Connection:
         }
         self._up: bool | None = None  # not known before the first answer
         self._refused: str | None = None
+        self.last_error = ""
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -41,6 +42,8 @@ class Connection:
             self._refused = error.str()
             if self._up is not None:
                 log.warning("a Kafka broker refuses us: %s", error.str())
+        else:
+            self.last_error = f" ({error.str()})"
 
     def answered(self) -> None:
         """A broker has just answered."""
@@ -78,7 +81,9 @@ def count_partitions(admin: AdminClient, connection: Connection, topics: Iterabl
             found = admin.list_topics(timeout=1).topics
         except KafkaException:
             if time.monotonic() > deadline:
-                raise UserError(f"no Kafka broker answers at {brokers}; is it running? VISITS_BROKERS says where") from None
+                raise UserError(
+                    f"no Kafka broker answers at {brokers}{connection.last_error}; is it running? VISITS_BROKERS says where"
+                ) from None
     connection.answered()
     missing = [name for name in topics if name not in found or found[name].error is not None]
     if missing:
