@@ -12,6 +12,8 @@ from dataflow.kafka.client import Connection
 _INTERVAL = 0.3  # seconds between questions for the ends
 _COUNTED_EVERY = 1.0  # seconds; a new partition must be known before its rows are older than the allowed lateness
 _PATIENCE = 2.0  # seconds; a broker that answers later is asked again
+_AWAY = 3_000_000  # microseconds; a partition that gave no answer for so long was out of everybody's reach
+_RETURN = 20_000_000  # and for so long those who write to it come back with old rows: librdkafka pauses up to 15 s
 
 
 class End(NamedTuple):
@@ -24,7 +26,8 @@ class End(NamedTuple):
 class Lookout:
     """Asks the brokers again and again, in a thread of its own so that no source ever waits for an answer.
 
-    While no answer comes, nobody has caught up. One for all workers of a process.
+    While no answer comes, nobody has caught up, nor for a while after: what was to be written during an outage is
+    written after it, and must not find that the time has gone on. One for all workers of a process.
     """
 
     def __init__(self, admin: AdminClient, connection: Connection, partitions: dict[str, int]) -> None:
@@ -33,6 +36,8 @@ class Lookout:
         self._partitions = dict(partitions)
         self._watched: dict[str, TopicPartition] = {}
         self._ends: dict[str, End] = {}
+        self._answered: dict[str, int] = {}  # when each was asked the last question that it answered
+        self._returned: dict[str, int] = {}  # when the writers of one that had been away are back too
         self._lock = threading.Lock()  # guards _watched
         self._thread: threading.Thread | None = None
         self.sources = self._all_sources()
@@ -50,7 +55,7 @@ class Lookout:
             del self._watched[source]  # the thread ends with the last one
 
     def end(self, source: str) -> End | None:
-        """The last answer for a watched partition, if there is one."""
+        """The last answer for a watched partition, if there is one that tells the whole truth."""
         return self._ends.get(source)
 
     def count(self, topic: str) -> int:
@@ -77,10 +82,20 @@ class Lookout:
         sources = {(where.topic, where.partition): source for source, where in watched.items()}
         for where, answer in self._admin.list_offsets(latest, request_timeout=_PATIENCE).items():
             try:
-                self._ends[sources[where.topic, where.partition]] = End(asked, answer.result().offset)
-                self._connection.answered()
+                offset = answer.result().offset
             except KafkaException:
-                pass  # no answer, no end
+                continue  # no answer, no end
+            if offset >= 0:  # what librdkafka says of a broker out of reach is not always an exception
+                self._hear(sources[where.topic, where.partition], End(asked, offset))
+                self._connection.answered()
+
+    def _hear(self, source: str, end: End) -> None:
+        before = self._answered.get(source, end.asked)
+        self._answered[source] = end.asked
+        if end.asked > before + _AWAY:
+            self._returned[source] = end.asked + _RETURN
+        if end.asked >= self._returned.get(source, 0):
+            self._ends[source] = end
 
     def _count(self) -> None:
         for topic, known in self._partitions.items():
