@@ -17,6 +17,8 @@ from pathlib import Path
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
+from dataflow import flow, shutdown
+
 log = logging.getLogger("visits")
 
 _API_PORT = "BYTEWAX_DATAFLOW_API_PORT"
@@ -72,14 +74,13 @@ def _choose_api_port() -> None:
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    shutdown.requested.set()
+    raise KeyboardInterrupt  # on which the engine closes everything
 
 
 def main() -> int:
     """Runs the job until it is told to stop; returns the exit code."""
     arguments = _arguments()
-    from dataflow import flow
-
     job = flow()
     try:
         open_store(arguments.recovery_directory)
@@ -87,6 +88,7 @@ def main() -> int:
         sys.exit(f"visits: the recovery store {arguments.recovery_directory} cannot be used: {error.strerror}")
     _choose_api_port()
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         cli_main(
             job,

@@ -48,7 +48,7 @@ def _between_topics(settings: Settings) -> Dataflow:
     partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
     reading = Reading(
         connection=connection,
-        lookout=Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}),
+        lookout=Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}, settings.group),
         pace=pace,
         group=settings.group,
         lateness=rules.lateness,

@@ -1,10 +1,10 @@
-"""Knows how many partitions the input topics have and where they end: what a source needs to say it has caught up."""
+"""Looks after the input topics: how many partitions they have, where these end, and how far the job has read them."""
 
 import threading
 import time
 from typing import NamedTuple
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from dataflow.kafka.client import Connection
@@ -28,17 +28,25 @@ class Lookout:
 
     While no answer comes, nobody has caught up, nor for a while after: what was to be written during an outage is
     written after it, and must not find that the time has gone on. One for all workers of a process.
+
+    Args:
+        admin: asks.
+        connection: hears when there was an answer.
+        partitions: how many each input topic has at first.
+        group: consumer group to which offsets are committed, for lag monitors only.
     """
 
-    def __init__(self, admin: AdminClient, connection: Connection, partitions: dict[str, int]) -> None:
+    def __init__(self, admin: AdminClient, connection: Connection, partitions: dict[str, int], group: str) -> None:
         self._admin = admin
+        self._group = group
         self._connection = connection
         self._partitions = dict(partitions)
         self._watched: dict[str, TopicPartition] = {}
         self._ends: dict[str, End] = {}
+        self._reported: dict[tuple[str, int], int] = {}
         self._answered: dict[str, int] = {}  # when each was asked the last question that it answered
         self._returned: dict[str, int] = {}  # when the writers of one that had been away are back too
-        self._lock = threading.Lock()  # guards _watched
+        self._lock = threading.Lock()  # guards _watched and _reported
         self._thread: threading.Thread | None = None
         self.sources = self._all_sources()
 
@@ -62,15 +70,23 @@ class Lookout:
         """How many partitions the topic had when last looked at; they only ever become more."""
         return self._partitions[topic]
 
+    def report(self, offsets: dict[tuple[str, int], int]) -> None:
+        """The next offsets to be read, by topic and partition, as of a snapshot."""
+        with self._lock:
+            self._reported |= {where: offset for where, offset in offsets.items() if offset >= 0}
+
     def _run(self) -> None:
         counted = time.monotonic()
         while True:
             with self._lock:
                 watched = dict(self._watched)
+                reported, self._reported = self._reported, {}
                 if not watched:
                     self._thread = None
                     return
             self._ask_for_ends(watched)
+            if reported:
+                self._commit(reported)
             if time.monotonic() > counted + _COUNTED_EVERY:
                 self._count()
                 counted = time.monotonic()
@@ -96,6 +112,15 @@ class Lookout:
             self._returned[source] = end.asked + _RETURN
         if end.asked >= self._returned.get(source, 0):
             self._ends[source] = end
+
+    def _commit(self, reported: dict[tuple[str, int], int]) -> None:
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in reported.items()]
+        try:
+            group = ConsumerGroupTopicPartitions(self._group, offsets)
+            for answer in self._admin.alter_consumer_group_offsets([group], request_timeout=_PATIENCE).values():
+                answer.result()
+        except KafkaException:
+            pass  # monitors see it with the next snapshot
 
     def _count(self) -> None:
         for topic, known in self._partitions.items():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, Message, Producer
 
+from dataflow import shutdown
 from dataflow.batches import Output
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
@@ -23,6 +24,7 @@ _ESSENTIAL = {
     "queue.buffering.max.kbytes": 2_000_000,
 }
 _ROOM = 64 * 1024 * 1024  # bytes handed over since Kafka had last acknowledged everything
+_GRACE = 5  # seconds that a stop waits for Kafka
 _ROW = 100  # bytes that a row takes beside its value
 
 
@@ -49,9 +51,17 @@ class Writer:
         self._serve(0)
 
     def flush(self) -> None:
-        """Waits until Kafka has acknowledged every row handed over. Raises UserError if it refused one."""
-        while self._producer.flush(1):
+        """Waits until Kafka has acknowledged every row handed over.
+
+        Raises:
+            UserError: Kafka refused a row, or the job is to stop and Kafka does not answer.
+        """
+        patience = _GRACE
+        while unacknowledged := self._producer.flush(1):
             self._check()
+            patience -= shutdown.requested.is_set()
+            if not patience:
+                raise UserError(f"stopped while Kafka is away; {unacknowledged} rows will be written on resume")
         self._check()
 
     def _make_room(self, size: int) -> None:

@@ -63,9 +63,9 @@ class Reading:
 
     Args:
         connection: to the cluster.
-        lookout: knows the partitions and their ends.
+        lookout: knows the partitions and their ends, and tells lag monitors how far we are.
         pace: keeps the sources in step.
-        group: consumer group that offsets are committed to, for lag monitors.
+        group: name under which the consumers read.
         lateness: allowed lateness, in microseconds.
         shards: how many there are; a resume with another number is refused.
         start: offset at which a partition that has no state begins.
@@ -140,9 +140,9 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
         return min(awakes, default=None if self._reading.stop_at_end else datetime.now(timezone.utc) + _NOTHING_TO_READ)
 
     def snapshot(self) -> bytes:
-        for partition in self._partitions.values():
-            partition.commit()
-        return self._snapshots.pack({number: partition.state() for number, partition in self._partitions.items()})
+        states = {number: partition.state() for number, partition in self._partitions.items()}
+        self._reading.lookout.report({(self._topic, number): state.offset for number, state in states.items()})
+        return self._snapshots.pack(states)
 
     def close(self) -> None:
         for partition in self._partitions.values():
@@ -202,14 +202,6 @@ class _Partition:
 
     def state(self) -> SourceState:
         return SourceState(self._offset, self._reader.mark)
-
-    def commit(self) -> None:
-        """For lag monitors only, so that a failure is nobody's concern."""
-        if self._offset >= 0:
-            try:
-                self._consumer.commit(offsets=[self._at(self._offset)], asynchronous=True)
-            except KafkaException:
-                pass
 
     def close(self) -> None:
         self._reading.lookout.unwatch(self._source)
