@@ -4,13 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test kafka clean
+.PHONY: demo test test-realtime bench kafka clean
 
 demo: $(READY)  ## everything at once on an embedded broker, for about half a minute
 	@$(BIN)/python -m dataflow.demo
 
 test: $(READY)  ## all tests; those that need a real Kafka are skipped where there is no Java
 	@$(BIN)/python -m pytest
+
+test-realtime: $(READY)  ## outages, pauses, backlogs: what takes minutes, because it is about time passing
+	@$(BIN)/python -m pytest -m realtime tests/realtime
+
+bench: $(READY)  ## how late sessions are, and what is held when users have gone; see bench/README.md
+	@$(BIN)/python -m bench.on_time
+	@$(BIN)/python -m bench.state
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' \

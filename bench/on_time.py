@@ -1,0 +1,120 @@
+"""How long a session takes to come out, beyond the gap and the allowed lateness that it has to wait.
+
+    python -m bench.on_time [--case USERS:RATE ...] [--seconds 90] [--brokers HOST:PORT,...]
+
+For every case the shop (`python -m producer`) sends RATE events a second of so many users for a while, then stops; the
+job reads them; and this program reads `visits`, on the same clock. A session's delay is the time at which the last of
+its rows arrived here, minus the time of its last event, the gap and the lateness: rule 9 allows one second. It
+includes the producer's, both brokers' and this consumer's own time. *Under load* are the sessions that were due while
+the shop was open, *quiet* those due after its last event, when nothing but the clock moves the job.
+
+The brokers are embedded ones, in this process, unless told otherwise. Topics are made for each case.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import quantiles
+from subprocess import Popen
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from bench.cluster import PARTITIONS, fresh_topics, start
+from dataflow.settings import Settings
+from dataflow.verify import Topics, compare, expected
+
+CASES = ("20:3", "20:500", "10000:500", "10000:1000")
+
+
+class Visit(msgspec.Struct):
+    session_id: str
+    timestamp: float
+
+
+class Closed(NamedTuple):
+    """A session that has come out; Unix seconds."""
+
+    due: float  # when it may close: last event, gap and lateness
+    arrived: float  # its last row, here
+
+
+def watch(settings: Settings, shop: Popen, job: Popen) -> tuple[list[Closed], float]:
+    """All sessions that come out, until all are; and when the shop stopped."""
+    consumer = Consumer({"bootstrap.servers": settings.brokers, "group.id": "on-time", "fetch.wait.max.ms": 10})
+    consumer.assign([TopicPartition(settings.topic_visits, partition, 0) for partition in range(PARTITIONS)])
+    last_event: dict[str, float] = {}
+    arrivals: dict[str, float] = {}
+    decode = msgspec.json.Decoder(Visit).decode
+    wait = settings.session_gap + settings.allowed_lateness
+    stopped = None
+    heard = time.time()
+    while stopped is None or time.time() < heard + wait + 5:
+        if job.poll() is not None:
+            raise RuntimeError("the job has ended")
+        messages = consumer.consume(1_000, 0.05)
+        now = time.time()
+        for message in messages:
+            visit = decode(message.value())
+            last_event[visit.session_id] = visit.timestamp  # its rows come in order of time
+            arrivals[visit.session_id] = heard = now
+        if stopped is None and shop.poll() is not None:
+            stopped = now
+    consumer.close()
+    return [Closed(last_event[session] + wait, arrived) for session, arrived in arrivals.items()], stopped
+
+
+def measure(users: int, rate: float, seconds: float, brokers: str | None) -> Iterator[tuple[str, ...]]:
+    """Two rows of the table: under load, and quiet."""
+    with fresh_topics(brokers) as settings, TemporaryDirectory() as name:
+        directory = Path(name)
+        job = start(settings, directory / "job.log", "dataflow", "-r", str(directory / "recovery"))
+        time.sleep(3)  # it starts; what it misses of the first seconds it reads then
+        events = str(round(rate * seconds))
+        shop = start(settings, directory / "shop.log", "producer", "--users", str(users), "--rate", str(rate), "--events", events)
+        try:
+            sessions, stopped = watch(settings, shop, job)
+        finally:
+            for program in (shop, job):
+                program.terminate()
+                program.wait()
+        topics = Topics(settings)
+        wrong = sum(each.missing.total() + each.extra.total() for each in compare(settings, topics, expected(settings, topics)))
+        for state, group in (
+            ("under load", [each for each in sessions if each.due <= stopped]),
+            ("quiet", [each for each in sessions if each.due > stopped]),
+        ):
+            yield f"{users:,}", f"{rate:g}", state, f"{len(group):,}", *distribution([each.arrived - each.due for each in group]), str(wrong)
+
+
+def distribution(delays: list[float]) -> list[str]:
+    if len(delays) < 2:
+        return ["-"] * 5
+    percent = quantiles(delays, n=100, method="inclusive")
+    return [f"{delay:.2f}" for delay in (min(delays), percent[49], percent[89], percent[98], max(delays))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.on_time", description=__doc__.splitlines()[0])
+    parser.add_argument("--case", nargs="+", default=CASES, metavar="USERS:RATE", help=f"default: {' '.join(CASES)}")
+    parser.add_argument("--seconds", type=float, default=90, help="how long the shop is open (default: 90)")
+    parser.add_argument("--brokers", help="a Kafka to use instead of embedded brokers")
+    arguments = parser.parse_args()
+    console = Console()
+    table = Table("users", "events/s", "", "sessions", "min", "p50", "p90", "p99", "max", "rows wrong", box=None)
+    for case in arguments.case:
+        users, rate = case.split(":")
+        with console.status(f"{users} users, {rate} events a second"):
+            for row in measure(int(users), float(rate), arguments.seconds, arguments.brokers):
+                table.add_row(*row)
+    console.print("seconds from when a session was due until its last row was read from `visits`:")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
