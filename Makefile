@@ -19,6 +19,9 @@ bench: $(READY)  ## how late sessions are, and what is held when users have gone
 	@$(BIN)/python -m bench.on_time
 	@$(BIN)/python -m bench.state
 
+test-long: $(READY)  ## 10,000 random cases of each property instead of 300; says how many were tried
+	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --hypothesis-show-statistics tests/test_any_order.py tests/test_codec.py
+
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' \
 		|| { echo "Python 3.10, 3.11 or 3.12 is needed: make PYTHON=python3.12 ..." >&2; exit 1; }

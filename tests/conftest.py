@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 from real_kafka import RealKafka, unavailable
 
 from dataflow.embedded import EmbeddedKafka
 from dataflow.settings import Settings
 
 Kafka = EmbeddedKafka | RealKafka
+
+settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile("long", max_examples=10_000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture
