@@ -5,8 +5,8 @@ every key that it wakes, so a key for every user would cost more than all the re
 all of them are driven by the watermarks that come with the batches.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+# Callable of typing: Bytewax cannot look into that of collections.abc on Python 3.10
+from typing import Any, Callable, TypeVar
 
 import bytewax.operators as op
 from bytewax.dataflow import operator
