@@ -6,10 +6,11 @@ real topics, the tests do so on thousands of random ones. Times are exact fracti
 
 import hashlib
 import json
-import sys
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 YEAR_1, YEAR_10000 = -62_135_596_800, 253_402_300_800  # Unix seconds
+MOST_DIGITS = 4_300  # of a whole number, its sign included
 
 # what stands for the reason of a dead letter whose text is the JSON decoder's own, not foretold here
 NOT_A_ROW = "*"
@@ -77,8 +79,8 @@ def answer(
 ) -> Answer:
     """Everything the job has to write for what is in its two input topics, once all sessions are closed."""
     out = Answer()
-    clicks = list(_parse(events, events_topic, _check_event, numbers, out))
-    paid = list(_parse(purchases, purchases_topic, _check_purchase, numbers, out))
+    clicks = list(_parse(events, events_topic, _EVENT, numbers, out))
+    paid = list(_parse(purchases, purchases_topic, _PURCHASE, numbers, out))
     for row in clicks:
         if row.late:
             out.late_events[_rejected(row, "late")] += 1
@@ -104,14 +106,14 @@ def answer(
     return out
 
 
-def _parse(log: Log, topic: str, check, numbers: Numbers, out: Answer) -> Iterator[_Parsed]:
+def _parse(log: Log, topic: str, types: dict[str, list[type]], numbers: Numbers, out: Answer) -> Iterator[_Parsed]:
     for partition, records in log.items():
         mark = None
         for record in records:
             origin = f"{topic}/{partition}/{record.offset}"
             stored = Fraction(record.stored, 1000) if record.stored > 0 else None
             try:
-                row = _readable(record, origin, check)
+                row = _readable(record, origin, types)
                 if stored is not None and row.time > stored + 60:
                     raise _Unreadable(AHEAD)
             except _Unreadable as error:
@@ -123,44 +125,55 @@ def _parse(log: Log, topic: str, check, numbers: Numbers, out: Answer) -> Iterat
             yield row
 
 
-def _readable(record: Record, origin: str, check) -> _Parsed:
+def _readable(record: Record, origin: str, types: dict[str, list[type]]) -> _Parsed:
     try:
-        fields = json.loads(record.value.decode(), parse_float=Fraction, parse_constant=_no_constant)
-        if not isinstance(fields, dict):
+        text = record.value.decode()
+        pairs = json.loads(text, parse_int=_whole, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=tuple)
+        if type(pairs) is not tuple:
             raise ValueError
-        for name in ("user_id", "page_id"):
-            if type(fields[name]) is not int:
+        if "\\u" in text:
+            json.dumps(pairs, ensure_ascii=False, default=str).encode()  # which half a surrogate pair does not survive
+        for name, value in pairs:  # of a name that stands there twice the last one counts, but none may be of a wrong type
+            if name in types and type(value) not in types[name]:
                 raise ValueError
-        if type(fields["timestamp"]) not in (int, Fraction) or not YEAR_1 <= fields["timestamp"] < YEAR_10000:
+        fields = dict(pairs)
+        if not types.keys() <= fields.keys():
             raise ValueError
-        if not -(2**63) <= fields["page_id"] < 2**63:
+        seconds = float(fields["timestamp"])
+        if not YEAR_1 <= seconds < YEAR_10000 or not -(2**63) <= fields["page_id"] < 2**63:
             raise ValueError
-        check(fields)
-    except (ValueError, KeyError, AttributeError, RecursionError):
+        if types is _PURCHASE and (type(fields["amount"]) not in (int, Decimal) or math.isinf(float(fields["amount"]))):
+            raise ValueError
+        time = Fraction(round(seconds * 1_000_000), 1_000_000)
+        return _Parsed(time, fields["user_id"], fields, record, origin)
+    except (ValueError, KeyError, AttributeError, RecursionError, OverflowError):
         raise _Unreadable(NOT_A_ROW) from None
-    microseconds = round(Fraction(float(fields["timestamp"]) * 1_000_000))
-    return _Parsed(Fraction(microseconds, 1_000_000), fields["user_id"], fields, record, origin)
+
+
+_PURCHASE = {"user_id": [int], "page_id": [int], "timestamp": [int, Decimal]}
+_EVENT = {**_PURCHASE, "event_type": [str]}
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if len(text) <= MOST_DIGITS else None
+
+
+def _exact(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond all measure
+        return Decimal(float(text))
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _check_event(fields: dict[str, Any]) -> None:
-    if type(fields["event_type"]) is not str:
-        raise ValueError
-
-
-def _check_purchase(fields: dict[str, Any]) -> None:
-    if type(fields["amount"]) not in (int, Fraction) or abs(fields["amount"]) > sys.float_info.max:
-        raise ValueError
-
-
 def _rank(click: _Parsed, row: _Parsed) -> tuple:
     """How good an amount is for a purchase event: same page, then nearest, then later, then larger."""
     text = bytes(msgspec.json.decode(row.record.value, type=dict[str, msgspec.Raw])["amount"])
     same_page = click.fields["page_id"] == row.fields["page_id"]
-    return same_page, -abs(click.time - row.time), row.time, row.fields["amount"], text
+    return same_page, -abs(click.time - row.time), row.time, float(row.fields["amount"]), text
 
 
 def _by_user(rows: Iterable[_Parsed]) -> dict[int, list[_Parsed]]:
@@ -200,7 +213,7 @@ def _write_session(user: int, session: list[_Parsed], amounts: dict[int, tuple],
 
 def _own_text(row: _Parsed) -> bytes:
     """An event's JSON text without its closing brace, and without fields by the names of those that are added."""
-    text = row.record.value.strip()
+    text = row.record.value.rstrip()
     if not {"session_id", "amount"} & row.fields.keys():
         return text[:-1]
     fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
