@@ -155,7 +155,8 @@ def settle(settings: Settings, job: Job, limit: float = _LIMIT) -> Outcome:
 
     def all_out() -> bool:
         job.must_run()
-        return all(ends.rows(topic) >= total for topic, total in totals.items())
+        enough = all(ends.rows(topic) >= total for topic, total in totals.items())
+        return enough and not any(difference.missing for difference in compare(settings, topics, right))
 
     _becomes(all_out, limit)  # if not, the comparison says what is missing
     ends.close()
