@@ -10,13 +10,15 @@ from bytewax.dataflow import Dataflow
 from dataflow.errors import UserError, exit_on_user_errors
 from dataflow.kafka.client import Connection, connect, count_partitions
 from dataflow.kafka.lookout import Lookout
-from dataflow.kafka.sink import KafkaSink, Writer
+from dataflow.kafka.sink import KafkaSink, SinkState, Writer
 from dataflow.kafka.source import KafkaSource, Reading, start_offset
+from dataflow.kafka.written import Written
 from dataflow.pace import Pace
 from dataflow.partitioner import PARTITIONERS
 from dataflow.pipeline import Inputs, Outputs, Rules, build
 from dataflow.rules.rows import SECOND
 from dataflow.settings import Settings, load
+from dataflow.snapshots import Snapshots
 
 
 def make_flow() -> Dataflow:
@@ -56,10 +58,12 @@ def _between_topics(settings: Settings) -> Dataflow:
         start=start_offset(settings.start),
         stop_at_end=settings.stop_at_end,
     )
-    writer = functools.cache(lambda: Writer(connection))  # made by the first part that writes
+    written = Written(admin, connection, settings.group + "-output")  # not among the inputs, where lag monitors look
+    writer = functools.cache(lambda: Writer(connection, written))  # made by the first part that writes
+    snapshots = Snapshots(SinkState, settings.shards)
 
     def sink(topic: str) -> KafkaSink:
-        return KafkaSink(topic, partitions[topic], PARTITIONERS[settings.partitioner], writer)
+        return KafkaSink(topic, partitions[topic], PARTITIONERS[settings.partitioner], writer, snapshots)
 
     inputs = Inputs(
         events=lambda decode: KafkaSource(settings.topic_user_events, decode, reading),
