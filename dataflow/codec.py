@@ -74,10 +74,9 @@ def _parse(decode: Callable, value: bytes | None):
     if value is None:
         raise Unreadable("the message has no value")
     try:
-        text = decode(value)
         if not value.isascii():
-            value.decode()  # the decoder does not look into fields that it skips
-        return text
+            value.decode()  # the JSON decoder does not look into fields that it skips
+        return decode(value)
     except UnicodeDecodeError as error:
         raise Unreadable(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:

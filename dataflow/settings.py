@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     partitioner: Literal["crc32", "murmur2"] = Field(
         "crc32", description="`crc32` or `murmur2`: keys choose output partitions as librdkafka does by default, or as Java"
     )
-    group: str = Field("visits", min_length=1, description="consumer group to which offsets are committed, for lag monitors only")
+    group: str = Field("visits", min_length=1, description="name of the job: its consumer group (for lag monitors only), and which output rows are its own")
     topic_user_events: TopicName = Field("user-events", description="input: the clicks")
     topic_purchases: TopicName = Field("purchases", description="input: the amounts")
     topic_visits: TopicName = Field("visits", description="output: every event with its session and amount")
