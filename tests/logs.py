@@ -27,7 +27,7 @@ from dataflow.rules.rows import END, NEVER, SECOND, Time
 from dataflow.rules.time import SourceTime
 
 NOON = 1_710_331_200  # 2024-03-13, UTC
-LONG_AFTER = (NOON + 10_000_000) * SECOND  # the wall clock of whoever replays a log
+LONG_AFTER = 253_402_300_800 * SECOND  # the wall clock of whoever replays a log: the year 10000
 
 EVENTS, PURCHASES = "user-events/0", "purchases/0"
 

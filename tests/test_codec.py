@@ -1,0 +1,279 @@
+"""Messages into rows, and rows into visits."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from logs import EVENTS, NOON, PURCHASES, Job, Plan, batch_answer, log
+
+from dataflow.codec import Unreadable, decode_event, decode_purchase, encode_suspicious, encode_visit
+from dataflow.rules.rows import SECOND, Event, Purchase
+
+EVENT = b'{"event_type":"click","user_id":1,"page_id":2,"timestamp":1710331200}'
+PURCHASE = b'{"amount":9.50,"user_id":1,"page_id":2,"timestamp":1710331200}'
+DEEP = 100_000
+
+
+def with_field(name: str, text: str, row: bytes = EVENT) -> bytes:
+    """The row with the JSON text of one of its fields replaced."""
+    fields = {**json.loads(row, parse_float=str, parse_int=str)}
+    texts = {field: json.dumps(value) if field == "event_type" else str(value) for field, value in fields.items()}
+    return ("{" + ",".join(f'"{field}":{value}' for field, value in {**texts, name: text}.items()) + "}").encode()
+
+
+def with_extra(text: str) -> bytes:
+    """An event with more in it, at its beginning."""
+    return b"{" + text.encode() + b"," + EVENT[1:]
+
+
+def test_event_is_read_with_its_origin():
+    assert decode_event(EVENT, "user-events/3", 42) == Event(NOON * SECOND, "click", 2, b"1", EVENT, "user-events/3", 42)
+
+
+def test_purchase_is_read_with_the_text_of_its_amount():
+    row = decode_purchase(PURCHASE, "purchases/3", 42)
+    assert row == Purchase(NOON * SECOND, 2, b"1", b"9.50", PURCHASE, "purchases/3", 42)
+
+
+@pytest.mark.parametrize(
+    "user", ["0", "-7", "9007199254740993", str(2**64), "9" * 4300, "-" + "9" * 4299], ids=["0", "-7", "2^53+1", "2^64", "4300 digits", "4299 digits, negative"]
+)
+def test_user_ids_are_whole_numbers_of_any_size(user):
+    assert decode_event(with_field("user_id", user), EVENTS, 0).user == user.encode()
+    assert decode_purchase(with_field("user_id", user, PURCHASE), PURCHASES, 0).user == user.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [
+        ("0", 0),
+        ("-0.0", 0),
+        ("-1.5", -1_500_000),
+        ("1710331200", 1_710_331_200_000_000),
+        ("1710331200.5", 1_710_331_200_500_000),
+        ("1710331200.000001", 1_710_331_200_000_001),
+        ("1710331200.123456", 1_710_331_200_123_456),
+        ("1710331200.1234567", 1_710_331_200_123_457),
+        ("1.7103312e9", 1_710_331_200_000_000),
+        ("17103312E2", 1_710_331_200_000_000),
+        ("253402300799", 253_402_300_799_000_000),
+        ("-62135596800", -62_135_596_800_000_000),
+    ],
+)
+def test_timestamps_are_whole_or_fractions_exact_to_the_microsecond(text, microseconds):
+    assert decode_event(with_field("timestamp", text), EVENTS, 0).time == microseconds
+
+
+@pytest.mark.parametrize("amount", ["0", "-0.0", "5", "5.0", "5.00", "5e0", "5E-2", "-3.25", "1e308", "123456789012345678901234567890", "0.1000000000000000055"])
+def test_an_amount_keeps_its_spelling(amount):
+    assert decode_purchase(with_field("amount", amount, PURCHASE), PURCHASES, 0).amount == amount.encode()
+
+
+def test_spaces_around_an_amount_are_not_its_own():
+    assert decode_purchase(PURCHASE.replace(b"9.50", b" \n 9.50\t"), PURCHASES, 0).amount == b"9.50"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        pytest.param(None, "the message has no value", id="tombstone"),
+        pytest.param(b"", "Input data was truncated", id="empty"),
+        pytest.param(b"hello", "JSON is malformed: invalid character (byte 0)", id="not JSON"),
+        pytest.param(EVENT[:-1], "Input data was truncated", id="cut off"),
+        pytest.param(EVENT + b"}", "JSON is malformed: trailing characters (byte 70)", id="something after it"),
+        pytest.param(b"\xef\xbb\xbf" + EVENT, "JSON is malformed: invalid character (byte 0)", id="byte order mark"),
+        pytest.param(b"null", "Expected `object`, got `null`", id="null"),
+        pytest.param(b"[" + EVENT + b"]", "Expected `object`, got `array`", id="list"),
+        pytest.param(b'"' + EVENT.replace(b'"', b'\\"') + b'"', "Expected `object`, got `str`", id="JSON in JSON"),
+        pytest.param(b"{}", "Object missing required field `event_type`", id="no fields"),
+        pytest.param(EVENT.replace(b"user_id", b"userId"), "Object missing required field `user_id`", id="no user"),
+        pytest.param(with_field("user_id", '"1"'), "Expected `int`, got `str` - at `$.user_id`", id="user is text"),
+        pytest.param(with_field("user_id", "true"), "Expected `int`, got `bool` - at `$.user_id`", id="user is a truth"),
+        pytest.param(with_field("user_id", "1.0"), "Expected `int`, got `float` - at `$.user_id`", id="user is a fraction"),
+        pytest.param(with_field("user_id", "null"), "Expected `int`, got `null` - at `$.user_id`", id="user is null"),
+        pytest.param(with_field("user_id", "9" * 4301), "Integer value out of range - at `$.user_id`", id="user of 4301 digits"),
+        pytest.param(with_field("page_id", "false"), "Expected `int`, got `bool` - at `$.page_id`", id="page is a truth"),
+        pytest.param(with_field("page_id", str(2**63)), "Expected `int` <= 9223372036854775807 - at `$.page_id`", id="page 2^63"),
+        pytest.param(
+            with_field("page_id", str(-(2**63) - 1)), "Expected `int` >= -9223372036854775808 - at `$.page_id`", id="page -2^63-1"
+        ),
+        pytest.param(with_field("event_type", "5"), "Expected `str`, got `int` - at `$.event_type`", id="type is a number"),
+        pytest.param(with_field("event_type", "null"), "Expected `str`, got `null` - at `$.event_type`", id="type is null"),
+        pytest.param(with_field("timestamp", '"1710331200"'), "Expected `float`, got `str` - at `$.timestamp`", id="time is text"),
+        pytest.param(with_field("timestamp", "true"), "Expected `float`, got `bool` - at `$.timestamp`", id="time is a truth"),
+        pytest.param(with_field("timestamp", "NaN"), "JSON is malformed: invalid character (byte 58)", id="time is NaN"),
+        pytest.param(with_field("timestamp", "1e400"), "Number out of range - at `$.timestamp`", id="time is 1e400"),
+        pytest.param(
+            with_field("timestamp", "1710331200000"), "timestamp is out of range; it must be in seconds", id="time in milliseconds"
+        ),
+        pytest.param(with_field("timestamp", "253402300800"), "timestamp is out of range; it must be in seconds", id="year 10000"),
+        pytest.param(with_field("timestamp", "-62135596801"), "timestamp is out of range; it must be in seconds", id="year 0"),
+        pytest.param(
+            with_field("event_type", r'"\ud800"'), "JSON is malformed: unexpected end of escaped utf-16 surrogate pair (byte 21)", id="half a surrogate pair"
+        ),
+        pytest.param(
+            with_extra(r'"x":"\ud800"'), "JSON is malformed: unexpected end of hex escape (byte 12)", id="half a surrogate pair in another field"
+        ),
+        pytest.param(EVENT.replace(b"click", b"\xff"), "not UTF-8: invalid start byte at byte 15", id="not UTF-8"),
+        pytest.param(b'{"x":"\xff",' + EVENT[1:], "not UTF-8: invalid start byte at byte 6", id="not UTF-8 in another field"),
+        pytest.param(with_extra('"x":NaN'), "JSON is malformed: invalid character (byte 5)", id="NaN in another field"),
+        pytest.param(with_extra(f'"x":{"[" * DEEP}{"]" * DEEP}'), "JSON is nested too deeply", id="nested too deeply"),
+        pytest.param(
+            EVENT.replace(b'"user_id":1', b'"user_id":"x","user_id":1'), "Expected `int`, got `str` - at `$.user_id`", id="two users, one of them text"
+        ),
+    ],
+)
+def test_what_is_not_an_event_is_unreadable_and_the_reason_is_told(value, reason):
+    with pytest.raises(Unreadable) as caught:
+        decode_event(value, EVENTS, 0)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        pytest.param(None, "the message has no value", id="tombstone"),
+        pytest.param(EVENT, "Object missing required field `amount`", id="an event"),
+        pytest.param(with_field("amount", '"9.50"', PURCHASE), "amount is not a number", id="text"),
+        pytest.param(with_field("amount", "null", PURCHASE), "amount is not a number", id="null"),
+        pytest.param(with_field("amount", "true", PURCHASE), "amount is not a number", id="a truth"),
+        pytest.param(with_field("amount", "[1]", PURCHASE), "amount is not a number", id="a list"),
+        pytest.param(with_field("amount", "1e400", PURCHASE), "amount is out of range", id="1e400"),
+        pytest.param(with_field("amount", "-1e400", PURCHASE), "amount is out of range", id="-1e400"),
+        pytest.param(with_field("amount", "NaN", PURCHASE), "JSON is malformed: invalid character (byte 10)", id="NaN"),
+        pytest.param(with_field("amount", "Infinity", PURCHASE), "JSON is malformed: invalid character (byte 10)", id="Infinity"),
+        pytest.param(with_field("amount", "09", PURCHASE), "JSON is malformed: invalid number (byte 11)", id="leading zero"),
+    ],
+)
+def test_what_is_not_a_purchase_is_unreadable_and_the_reason_is_told(value, reason):
+    with pytest.raises(Unreadable) as caught:
+        decode_purchase(value, PURCHASES, 0)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("value", "visit"),
+    [
+        pytest.param(
+            EVENT, b'{"event_type":"click","user_id":1,"page_id":2,"timestamp":1710331200,"session_id":"abc","amount":5.0}', id="as it came"
+        ),
+        pytest.param(
+            b' { "timestamp" : 1.7103312e9,\n"page_id":2 ,"user_id":-0, "event_type":"\\u00e9\\/" } \r\n\t ',
+            b' { "timestamp" : 1.7103312e9,\n"page_id":2 ,"user_id":-0, "event_type":"\\u00e9\\/" ,"session_id":"abc","amount":5.0}',
+            id="order, spaces and spelling",
+        ),
+        pytest.param(
+            with_extra('"x":[1.50,{"é":1e400}],"x":null'),
+            '{"x":[1.50,{"é":1e400}],"x":null,'.encode() + EVENT[1:-1] + b',"session_id":"abc","amount":5.0}',
+            id="more fields",
+        ),
+        pytest.param(with_extra('"session_id" : "mine"'), EVENT[:-1] + b',"session_id":"abc","amount":5.0}', id="a session id of its own"),
+        pytest.param(with_extra('"amount":[1, 2]'), EVENT[:-1] + b',"session_id":"abc","amount":5.0}', id="an amount of its own"),
+        pytest.param(
+            with_extra(r'"am\u006funt":1,"session_id":2,"amount":3'), EVENT[:-1] + b',"session_id":"abc","amount":5.0}', id="both, in disguise and twice"
+        ),
+        pytest.param(
+            with_extra('"amount":1, "x" : 1.50 ,"\\u00e9":" "'),
+            '{"x":1.50,"é":" ",'.encode() + EVENT[1:-1] + b',"session_id":"abc","amount":5.0}',
+            id="an amount of its own among others",
+        ),
+    ],
+)
+def test_a_visit_is_the_event_as_it_came_and_two_fields_more(value, visit):
+    assert encode_visit(decode_event(value, EVENTS, 0), b"abc", b"5.0") == visit
+
+
+def test_a_suspicious_visit_says_session_user_and_type():
+    assert encode_suspicious(b"abc", b"-7", 2) == b'{"session_id":"abc","user_id":-7,"type":2}'
+
+
+# --- any bytes, any JSON ---
+
+NAMES = st.sampled_from(["event_type", "user_id", "page_id", "timestamp", "amount", "session_id", "x"]) | st.text(max_size=5)
+NUMBERS = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.sampled_from([True, False, 2**63, -(2**63) - 1, NOON, NOON + 0.5, NOON * 1000, -0.0, 5e-324, 1.7976931348623157e308]),
+)
+JSON = st.recursive(
+    st.none() | NUMBERS | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=5
+)
+ODD_NUMBERS = ["9" * 4300, "-" + "9" * 4300, "9" * 4301, "0." + "9" * 5000, "1e400", "-1e400", "1E-9999999999", "1e9999999999", "1e-99999999999999999999"]
+NOT_JSON = ["NaN", "Infinity", "01", "-", "1.", ".5", '"\\ud800"', '"\\udc00\\ud800"', '"\x01"', "'x'"]
+SPELLINGS = st.sampled_from(ODD_NUMBERS + NOT_JSON)
+
+
+def spelled(name: str, text: str) -> str:
+    return f"{json.dumps(name)}:{text}"
+
+
+TEXTS = st.builds(lambda value, ascii: json.dumps(value, ensure_ascii=ascii), JSON, st.booleans()) | SPELLINGS
+FIELDS = st.builds(spelled, NAMES, TEXTS)
+RIGHT = {
+    "event_type": ['"page-view"', '"purchase"', '""', '"\\u00e9"', '"é"'],
+    "user_id": ["1", "-0", "123456789012345678901234567890"],
+    "page_id": ["1", "-9223372036854775808"],
+    "timestamp": ["1710331200", "1710331200.25", "1.7103312e9"],
+    "amount": ["1", "2.50", "-1e2"],
+}
+
+
+@st.composite
+def almost_rows(draw: st.DrawFn) -> bytes:
+    """Objects that have all fields that a row needs, and perhaps something wrong."""
+    fields = [spelled(name, draw(st.sampled_from(texts))) for name, texts in RIGHT.items() if name != "amount" or draw(st.booleans())]
+    fields += draw(st.lists(FIELDS, max_size=2))
+    space = draw(st.sampled_from(["", "", " ", "\n\t"]))
+    text = space + "{" + f"{space},{space}".join(draw(st.permutations(fields))) + space + "}" + space
+    return text.encode(errors="surrogatepass")
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    value = draw(almost_rows())
+    at = draw(st.integers(0, len(value)))
+    return value[:at] + draw(st.binary(max_size=3)) + value[at + draw(st.integers(0, 3)) :]
+
+
+MESSAGES = st.one_of(st.none(), st.binary(max_size=30), TEXTS.map(lambda text: text.encode(errors="surrogatepass")), almost_rows(), damaged())
+
+
+@given(MESSAGES)
+def test_any_message_is_either_a_row_or_unreadable(value):
+    for decode, kind in ((decode_event, Event), (decode_purchase, Purchase)):
+        try:
+            row = decode(value, EVENTS, 0)
+        except Unreadable as error:
+            assert str(error)
+        else:
+            assert type(row) is kind
+            assert row.value == value
+
+
+@given(MESSAGES)
+def test_any_message_has_its_place_and_the_batch_answer_agrees(value):
+    job = Job({EVENTS: log(value), PURCHASES: log(value)})
+    for poll in Plan().polls(job.partitions):
+        job.feed(poll)
+    assert job.written.answer() == batch_answer(job.partitions.logs)
+
+
+@given(almost_rows())
+@example(with_extra('"amount":1'))
+def test_any_event_becomes_a_visit_with_all_its_fields_and_two_more(value):
+    try:
+        event = decode_event(value, EVENTS, 0)
+    except Unreadable:
+        return
+    own = read(value)
+    own.pop("session_id", None)
+    own.pop("amount", None)
+    visit = read(encode_visit(event, b"abc", b"5.0"))
+    assert list(visit) == [*own, "session_id", "amount"]
+    assert visit == {**own, "session_id": "abc", "amount": "5.0"}
+
+
+def read(value: bytes) -> dict[str, Any]:
+    return json.loads(value, parse_int=str, parse_float=str)
