@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -21,14 +22,22 @@ def _raise(error: UserError) -> None:
 _handle = _raise
 
 
-def exit_on_user_errors() -> None:
+def speak_plainly() -> None:
     """From now on a `UserError` inside the engine ends the process with its one line and exit code 1.
 
     An exception would be shown by the engine with some 200 lines of its own. Ending at once is safe: it is what the
-    recovery store is for.
+    recovery store is for. The same goes for the loss of another process of the cluster, which the engine calls a panic.
     """
     global _handle
     _handle = _exit
+    sys.excepthook = _on_exception
+
+
+def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if kind.__name__ == "PanicException" and "thread panic" in str(error):
+        print("visits: another process of the cluster has gone; start both again", file=sys.stderr, flush=True)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _exit(error: UserError) -> None:
@@ -37,7 +46,7 @@ def _exit(error: UserError) -> None:
 
 
 def inside_engine(function: Callable[P, R]) -> Callable[P, R]:
-    """For what the engine calls: a `UserError` in it is handled as `exit_on_user_errors` says, or raised."""
+    """For what the engine calls: a `UserError` in it is handled as `speak_plainly` says, or raised."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:

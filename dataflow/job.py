@@ -7,7 +7,7 @@ import sys
 
 from bytewax.dataflow import Dataflow
 
-from dataflow.errors import UserError, exit_on_user_errors
+from dataflow.errors import UserError, speak_plainly
 from dataflow.kafka.client import Connection, connect, count_partitions
 from dataflow.kafka.lookout import Lookout
 from dataflow.kafka.sink import KafkaSink, SinkState, Writer
@@ -25,7 +25,7 @@ def make_flow() -> Dataflow:
     """Reads the settings, looks at the cluster and builds the dataflow; ends the process with one line if it cannot."""
     logging.basicConfig(format="visits: %(message)s", level=logging.INFO)
     os.environ["RUST_BACKTRACE"] = "0"  # the engine's own frames say nothing of what went wrong
-    exit_on_user_errors()
+    speak_plainly()
     try:
         return _between_topics(load())
     except UserError as error:

@@ -17,7 +17,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from dataflow.batches import Batch, Joined, Output, Poll, Ticked
+from dataflow.batches import Batch, Joined, Output, Poll
 from dataflow.codec import Decode, decode_event, decode_purchase, encode_suspicious, encode_visit
 from dataflow.operators import clock, join_purchases, session_window
 from dataflow.pace import Pace

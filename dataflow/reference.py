@@ -8,11 +8,10 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
@@ -58,6 +57,9 @@ class Numbers:
     match_window: Fraction = Fraction(5)
     allowed_lateness: Fraction = Fraction(5)
     max_events: int = 5
+
+
+Kinds = Mapping[str, Callable[[Any], bool]]  # what the fields of a row have to be
 
 
 class _Unreadable(Exception):
@@ -106,14 +108,14 @@ def answer(
     return out
 
 
-def _parse(log: Log, topic: str, types: dict[str, list[type]], numbers: Numbers, out: Answer) -> Iterator[_Parsed]:
+def _parse(log: Log, topic: str, kinds: Kinds, numbers: Numbers, out: Answer) -> Iterator[_Parsed]:
     for partition, records in log.items():
         mark = None
         for record in records:
             origin = f"{topic}/{partition}/{record.offset}"
             stored = Fraction(record.stored, 1000) if record.stored > 0 else None
             try:
-                row = _readable(record, origin, types)
+                row = _readable(record, origin, kinds)
                 if stored is not None and row.time > stored + 60:
                     raise _Unreadable(AHEAD)
             except _Unreadable as error:
@@ -125,7 +127,7 @@ def _parse(log: Log, topic: str, types: dict[str, list[type]], numbers: Numbers,
             yield row
 
 
-def _readable(record: Record, origin: str, types: dict[str, list[type]]) -> _Parsed:
+def _readable(record: Record, origin: str, kinds: Kinds) -> _Parsed:
     try:
         text = record.value.decode()
         pairs = json.loads(text, parse_int=_whole, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=tuple)
@@ -133,16 +135,14 @@ def _readable(record: Record, origin: str, types: dict[str, list[type]]) -> _Par
             raise ValueError
         if "\\u" in text:
             json.dumps(pairs, ensure_ascii=False, default=str).encode()  # which half a surrogate pair does not survive
-        for name, value in pairs:  # of a name that stands there twice the last one counts, but none may be of a wrong type
-            if name in types and type(value) not in types[name]:
+        for name, value in pairs:  # of a name that stands there twice the last one counts, but each must be of its kind
+            if name in kinds and not kinds[name](value):
                 raise ValueError
         fields = dict(pairs)
-        if not types.keys() <= fields.keys():
-            raise ValueError
         seconds = float(fields["timestamp"])
-        if not YEAR_1 <= seconds < YEAR_10000 or not -(2**63) <= fields["page_id"] < 2**63:
+        if not kinds.keys() <= fields.keys() or not YEAR_1 <= seconds < YEAR_10000:
             raise ValueError
-        if types is _PURCHASE and (type(fields["amount"]) not in (int, Decimal) or math.isinf(float(fields["amount"]))):
+        if kinds is _PURCHASE and not _is_number(fields["amount"]):
             raise ValueError
         time = Fraction(round(seconds * 1_000_000), 1_000_000)
         return _Parsed(time, fields["user_id"], fields, record, origin)
@@ -150,8 +150,24 @@ def _readable(record: Record, origin: str, types: dict[str, list[type]]) -> _Par
         raise _Unreadable(NOT_A_ROW) from None
 
 
-_PURCHASE = {"user_id": [int], "page_id": [int], "timestamp": [int, Decimal]}
-_EVENT = {**_PURCHASE, "event_type": [str]}
+def _is_whole(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_page(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, Decimal) and abs(float(value)) < math.inf
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+_PURCHASE: Kinds = {"user_id": _is_whole, "page_id": _is_page, "timestamp": _is_number}
+_EVENT: Kinds = {**_PURCHASE, "event_type": _is_text}
 
 
 def _whole(text: str) -> int | None:
