@@ -125,8 +125,8 @@ def load() -> Settings:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in _variables():
         if name.startswith(PREFIX) and name not in known and not name.startswith(KAFKA_PREFIX):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "; README lists the settings"
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), sorted(each.removeprefix(PREFIX) for each in known), n=1)
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; README lists the settings"
             raise UserError(f"there is no setting {name}{hint}")
     try:
         return Settings()

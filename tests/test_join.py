@@ -1,0 +1,123 @@
+"""Which amount belongs to which purchase event. Times are small whole numbers, the window is 5."""
+
+from itertools import permutations
+
+import pytest
+
+from dataflow.rules.join import IntervalJoin, match
+from dataflow.rules.rows import END, NEVER, Event, Purchase
+
+WINDOW = 5
+
+
+def bought(time: int, page: int = 1, user: bytes = b"1") -> Event:
+    """A purchase event."""
+    return Event(time, "purchase", page, user, b"event at %d" % time, "user-events/0", time)
+
+
+def paid(time: int, amount: str, page: int = 1, user: bytes = b"1") -> Purchase:
+    """A row of `purchases`."""
+    return Purchase(time, page, user, amount.encode(), amount.encode(), "purchases/0", time)
+
+
+def amounts(matches: list) -> list[str]:
+    return [each.amount.decode() for each in matches]
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    # rows in the order they arrive, and beside each the amounts of the matches it makes
+    [
+        pytest.param([(bought(100), []), (paid(100, "9"), ["9"])], id="event first"),
+        pytest.param([(paid(100, "9"), []), (bought(100), ["9"])], id="amount first"),
+        pytest.param([(bought(100), []), (paid(105, "9"), ["9"])], id="exactly the window after"),
+        pytest.param([(bought(100), []), (paid(106, "9"), [])], id="just past the window after"),
+        pytest.param([(bought(100), []), (paid(95, "9"), ["9"])], id="exactly the window before"),
+        pytest.param([(bought(100), []), (paid(94, "9"), [])], id="just past the window before"),
+        pytest.param([(paid(105, "9"), []), (bought(100), ["9"])], id="exactly the window after, the other way round"),
+        pytest.param([(paid(106, "9"), []), (bought(100), [])], id="just past it, the other way round"),
+        pytest.param([(paid(95, "9"), []), (bought(100), ["9"])], id="exactly the window before, the other way round"),
+        pytest.param([(paid(94, "9"), []), (bought(100), [])], id="just past it before, the other way round"),
+        pytest.param([(bought(100, user=b"1"), []), (paid(100, "9", user=b"2"), [])], id="another user's amount"),
+        pytest.param([(bought(100, page=1), []), (paid(100, "9", page=2), ["9"])], id="another page's, if there is no other"),
+        pytest.param([(bought(100), []), (paid(99, "8"), ["8"]), (paid(101, "9"), ["9"])], id="an event meets all of its time"),
+        pytest.param([(bought(98), []), (bought(102), []), (paid(100, "9"), ["9", "9"])], id="an amount meets all events of its time"),
+        pytest.param([(paid(94, "7"), []), (paid(96, "8"), []), (paid(106, "9"), []), (bought(100), ["8"])], id="only those of its time"),
+        pytest.param([(bought(100), []), (bought(100), []), (paid(100, "5"), ["5", "5"]), (paid(100, "5"), ["5", "5"])], id="twins"),
+    ],
+)
+def test_whoever_comes_second_finds_the_other(arrivals):
+    join = IntervalJoin(WINDOW)
+    assert [amounts(join.add(row)) for row, _ in arrivals] == [found for _, found in arrivals]
+
+
+@pytest.mark.parametrize(
+    ("rows", "best"),
+    [
+        pytest.param([paid(100, "1", page=2), paid(105, "2", page=1)], "2", id="same page before nearest"),
+        pytest.param([paid(100, "1", page=1), paid(105, "2", page=1)], "1", id="of the same page the nearest"),
+        pytest.param([paid(100, "1", page=2), paid(105, "2", page=2)], "1", id="of other pages the nearest"),
+        pytest.param([paid(98, "2"), paid(101, "1")], "1", id="nearest before larger"),
+        pytest.param([paid(98, "2"), paid(102, "1")], "1", id="of equally near ones the later"),
+        pytest.param([paid(102, "9"), paid(102, "10")], "10", id="of the same time the larger, as numbers"),
+        pytest.param([paid(102, "-10"), paid(102, "-9")], "-9", id="the larger of negative ones"),
+        pytest.param([paid(102, "5"), paid(102, "5.0")], "5.0", id="of equal ones one spelling, always the same"),
+        pytest.param([paid(102, "0"), paid(102, "-0.0")], "0", id="zeros too"),
+        pytest.param([paid(102, "1e1"), paid(102, "9.5")], "1e1", id="as numbers, not as text"),
+    ],
+)
+def test_the_choice_among_several_follows_the_rules_in_any_order_of_arrival(rows, best):
+    event = bought(100)
+    for arrivals in permutations([event, *rows]):
+        join = IntervalJoin(WINDOW)
+        matches = [found for row in arrivals for found in join.add(row)]
+        assert max(matches).amount.decode() == best
+
+
+def test_a_match_of_the_later_purchase_event_is_greater_whatever_it_costs():
+    early, late = match(bought(100), paid(100, "99")), match(bought(101), paid(105, "1", page=2))
+    assert late > early
+
+
+@pytest.mark.parametrize(
+    ("watermark", "held", "unmatched"),
+    [
+        pytest.param(NEVER, 2, [], id="before any time is known"),
+        pytest.param(105, 2, [], id="an event exactly the window away may still come"),
+        pytest.param(106, 0, ["9"], id="now none can"),
+        pytest.param(END, 0, ["9"], id="at the end"),
+    ],
+)
+def test_what_can_meet_nobody_any_more_is_forgotten_and_purchases_without_event_are_returned(watermark, held, unmatched):
+    join = IntervalJoin(WINDOW)
+    join.add(paid(100, "9"))
+    join.add(bought(100, user=b"2"))
+    assert [row.amount.decode() for row in join.expire(watermark)] == unmatched
+    assert len(join.state()) == held
+
+
+def test_a_purchase_that_met_an_event_is_not_unmatched_in_whatever_order_they_came():
+    for rows in ([bought(100), paid(100, "9")], [paid(100, "9"), bought(100)]):
+        join = IntervalJoin(WINDOW)
+        for row in rows:
+            join.add(row)
+        assert join.expire(END) == []
+
+
+def test_rows_are_forgotten_one_by_one_in_order_of_time_not_of_arrival():
+    join = IntervalJoin(WINDOW)
+    for row in (paid(103, "3"), paid(101, "1"), paid(102, "2")):
+        join.add(row)
+    assert [[row.value for row in join.expire(watermark)] for watermark in (106, 107, 108, 109)] == [[], [b"1"], [b"2"], [b"3"]]
+    assert join.events == join.purchases == {}
+
+
+def test_a_resumed_join_finds_what_came_before_and_knows_who_has_met():
+    before = IntervalJoin(WINDOW)
+    for row in (bought(100), paid(101, "8"), paid(200, "7"), bought(300)):
+        before.add(row)
+    after = IntervalJoin(WINDOW)
+    after.restore(before.state())
+    assert amounts(after.add(paid(300, "9"))) == ["9"]
+    assert amounts(after.add(bought(199))) == ["7"]
+    assert after.expire(END) == []

@@ -1,0 +1,131 @@
+"""Event time: which rows are late, and how far a shard's clock may go. All times here are small whole numbers."""
+
+import pytest
+
+from dataflow.rules.rows import END, NEVER, Event
+from dataflow.rules.time import Clock, Mark, SourceTime
+
+LATENESS = 5
+
+
+@pytest.mark.parametrize(
+    "rows",
+    # (time, stored, is it late?) in the order of the log
+    [
+        pytest.param([(100, END, False)], id="the first row never is"),
+        pytest.param([(100, END, False), (95, END, False)], id="exactly the lateness below the mark is on time"),
+        pytest.param([(100, END, False), (94, END, True)], id="just more is late"),
+        pytest.param([(94, END, False), (100, END, False)], id="the mark counts only rows before it"),
+        pytest.param([(100, END, False), (50, END, True), (96, END, False)], id="a late row does not lower the mark"),
+        pytest.param([(100, END, False), (94, END, True), (94, END, True)], id="nor does a second one"),
+        pytest.param([(100, END, False), (110, END, False), (104, END, True)], id="the mark is the highest time"),
+        pytest.param([(140, 100, False), (95, 101, False)], id="a fast clock moves it only to the time of storing"),
+        pytest.param([(140, 100, False), (94, 101, True)], id="but that far it does"),
+        pytest.param([(140, 100, False), (99, 140, False), (120, 141, False), (114, 142, True)], id="and right clocks go on from there"),
+        pytest.param([(100, 200, False), (95, 200, False), (94, 200, True)], id="a time of storing after the row's own does not matter"),
+        pytest.param([(140, END, False), (100, 100, True)], id="a record without a timestamp is not capped"),
+        pytest.param([(100, 100, False), (130, 90, False), (95, 90, False)], id="a time of storing below the mark does not lower it"),
+    ],
+)
+def test_late_is_what_lies_farther_below_the_rows_before_it(rows):
+    mark = Mark(LATENESS)
+    assert [mark.is_late(time, stored) for time, stored, _ in rows] == [late for _, _, late in rows]
+
+
+def test_a_mark_goes_on_where_it_stood():
+    before = Mark(LATENESS)
+    before.is_late(100, END)
+    after = Mark(LATENESS, before.high)
+    assert not after.is_late(95, END)
+    assert after.is_late(94, END)
+
+
+def says(source: str, mark, now: int = 0, caught_up: int | None = None, sources: str = "ab") -> SourceTime:
+    return SourceTime(source, mark, now, caught_up, tuple(sources))
+
+
+@pytest.mark.parametrize(
+    "said",
+    # what is heard, and the watermark after it
+    [
+        pytest.param([(says("a", 100), NEVER)], id="one that has not been heard may hold anything"),
+        pytest.param([(says("a", 100), NEVER), (says("b", NEVER), NEVER)], id="so may one that has no row yet"),
+        pytest.param([(says("a", 100), NEVER), (says("b", 90), 85)], id="the slowest, less the lateness"),
+        pytest.param([(says("a", 100), NEVER), (says("b", 90), 85), (says("b", 200), 95)], id="it goes on as the slowest does"),
+        pytest.param([(says("a", 100), NEVER), (says("b", END), 95)], id="one that has ended holds nobody"),
+        pytest.param([(says("a", END), NEVER), (says("b", END), END)], id="when all have ended so has time"),
+        pytest.param(
+            [(says("a", 100), NEVER), (says("b", 90), 85), (says("c", 10, sources="abc"), 85)], id="a new slow one does not turn it back"
+        ),
+        pytest.param(
+            [(says("a", 100, sources="abc"), NEVER), (says("b", 90), NEVER), (says("c", 80), 75)],
+            id="a batch that does not know of all sources yet does not matter",
+        ),
+        pytest.param(
+            [(says("a", 100, now=1_000), NEVER), (says("b", NEVER, 1_000, caught_up=1_000), 95)], id="one that is empty and says so keeps step"
+        ),
+        pytest.param(
+            [(says("b", NEVER, 1_000, caught_up=1_000), NEVER), (says("a", 100, now=1_000), NEVER)], id="but not with rows that were read after it"
+        ),
+        pytest.param(
+            [(says("a", 100, now=1_000), NEVER), (says("b", 50, 1_007, caught_up=1_007), 95), (says("a", 100, 1_010, caught_up=1_010), 102)],
+            id="when all have run dry it goes on with the wall clock, as far behind as the highest mark",
+        ),
+        pytest.param(
+            [(says("a", 100, now=1_000), NEVER), (says("b", 50, 1_007, caught_up=1_007), 95), (says("a", 101, 1_010), 96), (says("b", 51, 1_011), 96)],
+            id="a claim ends with the next row, and time stands",
+        ),
+        pytest.param(
+            [(says("a", 100, now=1_000), NEVER), (says("b", 50, 1_050, caught_up=1_002), 95), (says("a", 100, 1_060, caught_up=1_003), 97)],
+            id="a claim counts from the moment it speaks of, not from when it is made",
+        ),
+        pytest.param(
+            [(says("a", 100, now=1_000), NEVER), (says("b", 98, 1_000, caught_up=990), 93)], id="an old claim never takes back what the mark says"
+        ),
+        pytest.param([(says("a", NEVER, 5, caught_up=5), NEVER), (says("b", NEVER, 6, caught_up=6), NEVER)], id="without any row there is no time"),
+    ],
+)
+def test_the_watermark_is_the_slowest_bound_less_the_lateness_and_never_falls(said):
+    clock = Clock(LATENESS)
+    assert [clock.advance(each) for each, _ in said] == [watermark for _, watermark in said]
+
+
+def row(time: int) -> Event:
+    return Event(time, "click", 1, b"1", b"{}", "a", 0)
+
+
+@pytest.mark.parametrize(
+    ("watermark", "mark", "late"),
+    [
+        pytest.param(NEVER, NEVER, [], id="at first nothing is late"),
+        pytest.param(95, 100, [], id="nor is anything that its own partition calls on time"),
+        pytest.param(102, 50, [101], id="unless the partition had run dry: from exactly the watermark on it is on time"),
+        pytest.param(104, 50, [101, 102, 103], id="and before it is late"),
+    ],
+)
+def test_a_shard_takes_out_what_it_has_passed(watermark, mark, late):
+    clock = Clock(LATENESS)
+    clock.watermark = watermark
+    clock.marks["a"] = mark
+    rows = [row(103), row(101), row(102), row(104)]
+    on_time, overtaken = clock.split("a", rows)
+    assert sorted(each.time for each in overtaken) == late
+    assert on_time == [each for each in rows if each.time not in late]
+
+
+def test_rows_of_a_batch_are_judged_before_its_mark_counts():
+    clock = Clock(LATENESS)
+    clock.advance(says("a", 50, sources="a"))
+    assert clock.split("a", [row(46), row(900)]) == ([row(46), row(900)], [])
+    assert clock.advance(says("a", 900, sources="a")) == 895
+
+
+def test_a_resumed_clock_has_forgotten_all_claims_and_nothing_else():
+    before = Clock(LATENESS)
+    before.advance(says("a", 100, now=1_000))
+    assert before.advance(says("b", 50, 1_010, caught_up=1_010)) == 95
+    after = Clock(LATENESS)
+    after.restore(before.state())
+    assert after.watermark == 95
+    assert after.advance(says("a", 200, now=2_000)) == 95  # b is believed only once it claims anew
+    assert after.advance(says("b", 50, 2_001, caught_up=2_001)) == 195
