@@ -35,12 +35,16 @@ def _arguments() -> argparse.Namespace:
         value = os.environ.get(variable, default)
         parser.add_argument(short, long, default=value, help=f"{help} [{variable}; default {default}]", **kind)
 
-    option("-w", "--workers-per-process", "BYTEWAX_WORKERS_PER_PROCESS", "1", "worker threads of this process", type=int)
+    option(
+        "-w", "--workers-per-process", "BYTEWAX_WORKERS_PER_PROCESS", "1", "worker threads of this process", type=int
+    )
     option("-i", "--process-id", "BYTEWAX_PROCESS_ID", None, "number of this process in a cluster, from 0", type=int)
     option("-a", "--addresses", "BYTEWAX_ADDRESSES", None, "host:port of every process of the cluster, ;-separated")
     option("-r", "--recovery-directory", "BYTEWAX_RECOVERY_DIRECTORY", "recovery", "the recovery store", type=Path)
     option("-s", "--snapshot-interval", "BYTEWAX_SNAPSHOT_INTERVAL", "10", "seconds between snapshots", type=float)
-    option("-b", "--backup-interval", "BYTEWAX_RECOVERY_BACKUP_INTERVAL", "0", "keep snapshots so many seconds", type=float)
+    option(
+        "-b", "--backup-interval", "BYTEWAX_RECOVERY_BACKUP_INTERVAL", "0", "keep snapshots so many seconds", type=float
+    )
     arguments = parser.parse_args()
     if (arguments.process_id is None) != (arguments.addresses is None):
         parser.error("a cluster needs both --process-id and --addresses")

@@ -204,7 +204,9 @@ class Watcher:
             }
         )
         topics = settings.inputs + settings.outputs
-        self._consumer.assign([TopicPartition(topic, partition, 0) for topic in topics for partition in range(_PARTITIONS)])
+        self._consumer.assign(
+            [TopicPartition(topic, partition, 0) for topic in topics for partition in range(_PARTITIONS)]
+        )
 
     def look(self) -> None:
         """Takes in what has come; waits a little if nothing has."""

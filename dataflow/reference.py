@@ -130,7 +130,9 @@ def _parse(log: Log, topic: str, kinds: Kinds, numbers: Numbers, out: Answer) ->
 def _readable(record: Record, origin: str, kinds: Kinds) -> _Parsed:
     try:
         text = record.value.decode()
-        pairs = json.loads(text, parse_int=_whole, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=tuple)
+        pairs = json.loads(
+            text, parse_int=_whole, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=tuple
+        )
         if type(pairs) is not tuple:
             raise ValueError
         if "\\u" in text:

@@ -28,27 +28,48 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
 
     brokers: str = Field(
-        "localhost:19092,localhost:19091,localhost:19090", min_length=1, description="Kafka's bootstrap servers, comma-separated"
+        "localhost:19092,localhost:19091,localhost:19090",
+        min_length=1,
+        description="Kafka's bootstrap servers, comma-separated",
     )
     session_gap: Seconds = Field(20, gt=0, description="events of one user at most so far apart are one session")
-    match_window: Seconds = Field(5, ge=0, description="a purchase row belongs to a purchase event at most so far before or after it")
-    allowed_lateness: Seconds = Field(5, ge=0, description="a row farther below the highest time of its partition is late")
-    max_events: int = Field(5, ge=1, description="a session with more events than this is suspicious")
-    shards: int = Field(8, ge=1, le=1024, description="parts into which users are divided; more workers than this have nothing to do")
-    start: Literal["earliest", "latest"] = Field("earliest", description="`earliest` or `latest`: where to begin when there is nothing to resume from")
-    stop_at_end: bool = Field(False, description="1: read to the present end of the topics, close every session and stop")
-    partitioner: Literal["crc32", "murmur2"] = Field(
-        "crc32", description="`crc32` or `murmur2`: keys choose output partitions as librdkafka does by default, or as Java"
+    match_window: Seconds = Field(
+        5, ge=0, description="a purchase row belongs to a purchase event at most so far before or after it"
     )
-    group: str = Field("visits", min_length=1, description="name of the job: its consumer group (for lag monitors only), and which output rows are its own")
+    allowed_lateness: Seconds = Field(
+        5, ge=0, description="a row farther below the highest time of its partition is late"
+    )
+    max_events: int = Field(5, ge=1, description="a session with more events than this is suspicious")
+    shards: int = Field(
+        8, ge=1, le=1024, description="parts into which users are divided; more workers than this have nothing to do"
+    )
+    start: Literal["earliest", "latest"] = Field(
+        "earliest", description="`earliest` or `latest`: where to begin when there is nothing to resume from"
+    )
+    stop_at_end: bool = Field(
+        False, description="1: read to the present end of the topics, close every session and stop"
+    )
+    partitioner: Literal["crc32", "murmur2"] = Field(
+        "crc32",
+        description="`crc32` or `murmur2`: keys choose output partitions as librdkafka does by default, or as Java",
+    )
+    group: str = Field(
+        "visits",
+        min_length=1,
+        description="name of the job: its consumer group (for lag monitors only), and which output rows are its own",
+    )
     topic_user_events: TopicName = Field("user-events", description="input: the clicks")
     topic_purchases: TopicName = Field("purchases", description="input: the amounts")
     topic_visits: TopicName = Field("visits", description="output: every event with its session and amount")
     topic_suspicious_visits: TopicName = Field("suspicious-visits", description="output: sessions that look wrong")
     topic_late_events: TopicName = Field("late-events", description="output: events that came too late, as they came")
     topic_dead_letters: TopicName = Field("dead-letters", description="output: messages that cannot be read, and why")
-    topic_unmatched_purchases: TopicName = Field("unmatched-purchases", description="output: purchase rows without an event")
-    kafka_file: Path | None = Field(None, description="file of librdkafka properties, one `name=value` a line (TLS, SASL)")
+    topic_unmatched_purchases: TopicName = Field(
+        "unmatched-purchases", description="output: purchase rows without an event"
+    )
+    kafka_file: Path | None = Field(
+        None, description="file of librdkafka properties, one `name=value` a line (TLS, SASL)"
+    )
     kafka: dict[str, SecretStr] = Field(
         {}, description="any librdkafka property, dots as underscores: `VISITS_KAFKA_SECURITY_PROTOCOL=SASL_SSL`"
     )
@@ -125,7 +146,9 @@ def load() -> Settings:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in _variables():
         if name.startswith(PREFIX) and name not in known and not name.startswith(KAFKA_PREFIX):
-            near = difflib.get_close_matches(name.removeprefix(PREFIX), sorted(each.removeprefix(PREFIX) for each in known), n=1)
+            near = difflib.get_close_matches(
+                name.removeprefix(PREFIX), sorted(each.removeprefix(PREFIX) for each in known), n=1
+            )
             hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; README lists the settings"
             raise UserError(f"there is no setting {name}{hint}")
     try:

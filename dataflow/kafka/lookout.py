@@ -4,7 +4,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from dataflow.kafka.client import Connection
@@ -38,7 +38,7 @@ class Lookout:
 
     def __init__(self, admin: AdminClient, connection: Connection, partitions: dict[str, int], group: str) -> None:
         self._admin = admin
-        self._group = group
+        self._committer = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
         self._connection = connection
         self._partitions = dict(partitions)
         self._watched: dict[str, TopicPartition] = {}
@@ -116,9 +116,9 @@ class Lookout:
     def _commit(self, reported: dict[tuple[str, int], int]) -> None:
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in reported.items()]
         try:
-            group = ConsumerGroupTopicPartitions(self._group, offsets)
-            for answer in self._admin.alter_consumer_group_offsets([group], request_timeout=_PATIENCE).values():
-                answer.result()
+            # not by the admin client: librdkafka aborts the process when brokers are back for which such a call has waited
+            self._committer.commit(offsets=offsets, asynchronous=True)
+            self._committer.poll(0)  # takes what it has to say of brokers
         except KafkaException:
             pass  # monitors see it with the next snapshot
 

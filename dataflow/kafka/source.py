@@ -120,8 +120,12 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
         self._snapshots = snapshots
         self._partitions: dict[int, _Partition] = {}
         if states and max(states) >= reading.lookout.count(topic):
-            raise UserError(f"{topic} has lost partition {max(states)}; was it made anew? start with an empty recovery store")
-        unread = SourceState(OFFSET_BEGINNING if states else reading.start, NEVER)  # new since the snapshot, or never read
+            raise UserError(
+                f"{topic} has lost partition {max(states)}; was it made anew? start with an empty recovery store"
+            )
+        unread = SourceState(
+            OFFSET_BEGINNING if states else reading.start, NEVER
+        )  # new since the snapshot, or never read
         for number in self._numbers():
             self._open(number, states.get(number, unread))
 
