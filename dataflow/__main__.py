@@ -10,7 +10,9 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -56,7 +58,10 @@ def open_store(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if any(directory.glob("part-*.sqlite3")):
+        if parts := list(directory.glob("part-*.sqlite3")):
+            for part in parts:
+                with closing(sqlite3.connect(part)) as database:
+                    database.execute("PRAGMA schema_version")  # fails if it is none
             log.info("recovery store %s: resuming", directory)
         else:
             init_db_dir(directory, _STORE_PARTITIONS)
@@ -88,8 +93,8 @@ def main() -> int:
     job = flow()
     try:
         open_store(arguments.recovery_directory)
-    except OSError as error:
-        sys.exit(f"visits: the recovery store {arguments.recovery_directory} cannot be used: {error.strerror}")
+    except (OSError, sqlite3.DatabaseError) as error:
+        sys.exit(f"visits: the recovery store {arguments.recovery_directory} cannot be used: {error}")
     _choose_api_port()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)

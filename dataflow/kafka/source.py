@@ -27,6 +27,7 @@ from dataflow.snapshots import Snapshots
 
 log = logging.getLogger("visits")
 
+_LANES = 32  # of a topic; at most so many workers read it
 _ROWS = 4_000  # of one poll
 _PAUSE = timedelta(milliseconds=20)  # between polls of a partition that has nothing more; batches are worth waiting for
 _HELD_BACK = timedelta(milliseconds=2)
@@ -83,9 +84,10 @@ class Reading:
 
 
 class KafkaSource(FixedPartitionedSource[Poll, bytes]):
-    """One topic, in as many lanes as there are shards; a lane has every so manieth partition.
+    """One topic, in so many lanes; a lane has every so manieth partition.
 
-    The engine cannot take on parts while it runs, but a lane can take on partitions.
+    The engine cannot take on parts while it runs, but a lane can take on partitions. Nor can it do without one that it
+    had before, so their number is nothing that can be set.
     """
 
     def __init__(self, topic: str, decode: Decode, reading: Reading) -> None:
@@ -95,7 +97,7 @@ class KafkaSource(FixedPartitionedSource[Poll, bytes]):
         self._snapshots = Snapshots(dict[int, SourceState], reading.shards)
 
     def list_parts(self) -> list[str]:
-        return [f"{self._topic} lane {lane}" for lane in range(self._reading.shards)]
+        return [f"{self._topic} lane {lane:02}" for lane in range(_LANES)]
 
     @inside_engine
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Lane":
@@ -153,7 +155,7 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
             partition.close()
 
     def _numbers(self) -> range:
-        return range(self._lane, self._reading.lookout.count(self._topic), self._reading.shards)
+        return range(self._lane, self._reading.lookout.count(self._topic), _LANES)
 
     def _take_on_new(self) -> None:
         for number in self._numbers()[len(self._partitions) :]:
