@@ -8,7 +8,6 @@ out every row that is already there, as often as it is there.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -16,7 +15,6 @@ import msgspec
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -54,12 +52,22 @@ class Written:
         self._admin = admin
         self._connection = connection
         self._group = group
+        # a consumer keeps the notes: when brokers come back, librdkafka aborts the process in which the admin client had
+        # waited for a group's offsets, or never answers it again
+        self._keeper = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
 
     def ends(self, places: Iterable[Place]) -> dict[Place, int]:
         """The offsets after the last rows of partitions. Waits for brokers that are away."""
         asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
-        answers = self._insist(lambda: self._admin.list_offsets(asked, request_timeout=_PATIENCE))
-        return {(where.topic, where.partition): answer.offset for where, answer in answers.items()}
+
+        def ask() -> dict[Place, int]:
+            answers = self._admin.list_offsets(asked, request_timeout=_PATIENCE)
+            ends = {(where.topic, where.partition): answer.result().offset for where, answer in answers.items()}
+            if min(ends.values(), default=0) < 0:  # what librdkafka may say of a broker out of reach
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            return ends
+
+        return self._insist(ask)
 
     def beginning(self, place: Place) -> int:
         """Where this job's rows begin in a partition; before it has written any, that is the present end, and noted.
@@ -67,12 +75,12 @@ class Written:
         It must be noted before the first row: a job that is killed before its first snapshot has nothing else to tell
         it which rows are its own.
         """
-        noted = self._group_offsets(self._admin.list_consumer_group_offsets, TopicPartition(*place))
+        where = TopicPartition(*place)
+        noted = self._insist(lambda: _checked(self._keeper.committed([where], timeout=_PATIENCE)))
         if noted != OFFSET_INVALID:
             return noted
-        end = self.ends([place])[place]
-        self._group_offsets(self._admin.alter_consumer_group_offsets, TopicPartition(*place, end))
-        return end
+        where.offset = self.ends([place])[place]
+        return self._insist(lambda: _checked(self._keeper.commit(offsets=[where], asynchronous=False)))
 
     def rows(self, place: Place, begin: int) -> Counter[bytes]:
         """The fingerprints of a partition's rows from an offset on, and how often each is there.
@@ -113,25 +121,26 @@ class Written:
                     raise UserError(f"{place[0]}/{place[1]}: cannot be read to see what is there: {error.str()}")
             self._check_stop()
 
-    def _group_offsets(self, call: Callable, where: TopicPartition) -> int:
-        request = [ConsumerGroupTopicPartitions(self._group, [where])]
-        answer = self._insist(lambda: call(request, request_timeout=_PATIENCE))[self._group].topic_partitions[0]
-        if answer.error is not None:
-            raise UserError(f"the group {self._group!r} cannot be used: {answer.error.str()}")
-        return answer.offset
-
-    def _insist(self, ask: Callable[[], dict[object, Future[Answer]]]) -> dict[object, Answer]:
+    def _insist(self, ask: Callable[[], Answer]) -> Answer:
         """Asks until there is an answer. Raises UserError if it is one that asking again does not change."""
         while True:
             try:
-                return {subject: future.result() for subject, future in ask().items()}
+                return ask()
             except KafkaException as problem:
                 error = problem.args[0]
                 if error.code() in (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED):
                     raise UserError(f"not allowed: {error.str()}; grant it and start again") from None
+            self._keeper.poll(0)  # takes what it has to say of brokers
             self._check_stop()
             time.sleep(0.2)
 
     def _check_stop(self) -> None:
         if shutdown.requested.is_set():
             raise UserError("stopped while Kafka is away; what it has not acknowledged will be written on resume")
+
+
+def _checked(answers: list[TopicPartition]) -> int:
+    """The offset in the answer for one partition; raises KafkaException if that is an error."""
+    if answers[0].error is not None:
+        raise KafkaException(answers[0].error)
+    return answers[0].offset
