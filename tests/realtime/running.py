@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 from bytewax.recovery import init_db_dir
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from dataflow.reference import Answer
 from dataflow.settings import PREFIX, Settings
@@ -94,23 +95,22 @@ class Ends:
 
     def __init__(self, settings: Settings) -> None:
         self._partitions = Topics(settings).partitions
-        self._consumer = Consumer({"bootstrap.servers": settings.brokers, "log_level": 0, "group.id": "test-ends"})
+        self._admin = AdminClient({"bootstrap.servers": settings.brokers, "log_level": 0})
 
     def rows(self, topic: str) -> int:
-        return sum(self._end(TopicPartition(topic, partition)) for partition in range(self._partitions[topic]))
+        """Waits for brokers that are not quite back."""
+        latest = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in range(self._partitions[topic])}
+        ends: list[int] = []
 
-    def _end(self, partition: TopicPartition) -> int:
-        deadline = time.monotonic() + _LIMIT
-        while True:
+        def answered() -> bool:
             try:
-                return self._consumer.get_watermark_offsets(partition, timeout=10)[1]
-            except KafkaException:  # brokers that have just come back do not know everything yet
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+                ends[:] = [answer.result().offset for answer in self._admin.list_offsets(latest, request_timeout=5).values()]
+            except KafkaException:
+                return False
+            return min(ends) >= 0
 
-    def close(self) -> None:
-        self._consumer.close()
+        wait_for(answered, f"the ends of {topic}")
+        return sum(ends)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,6 @@ def settle(settings: Settings, job: Job, limit: float = _LIMIT) -> Outcome:
         return enough and not any(difference.missing for difference in compare(settings, topics, right))
 
     _becomes(all_out, limit)  # if not, the comparison says what is missing
-    ends.close()
     job.stop()
     wrong = [difference for difference in compare(settings, topics, right) if difference]
     assert not wrong, "\n".join(
@@ -208,7 +207,6 @@ def loss(control: Textbook, answer: Answer) -> Loss:
         if now != seen:
             seen, since = now, time.monotonic()
         time.sleep(0.2)
-    ends.close()
     control.terminate()
     right = _visits(value for _, value, _ in answer.visits)
     written = _visits(message.value() for message in topics.read(settings.topic_visits))

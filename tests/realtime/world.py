@@ -81,8 +81,6 @@ class World:
         self.shop.abandon()
         for program in filter(None, (self.job, self.control)):
             program.kill()
-        if self._ends is not None:
-            self._ends.close()
 
     def _use(self, settings: Settings) -> None:
         self.settings = settings
