@@ -84,19 +84,24 @@ class Lookout:
                 if not watched:
                     self._thread = None
                     return
-            self._ask_for_ends(watched)
-            if reported:
+            if self._ask_for_ends(watched) and reported:
                 self._commit(reported)
             if time.monotonic() > counted + _COUNTED_EVERY:
                 self._count()
                 counted = time.monotonic()
             time.sleep(_INTERVAL)
 
-    def _ask_for_ends(self, watched: dict[str, TopicPartition]) -> None:
+    def _ask_for_ends(self, watched: dict[str, TopicPartition]) -> bool:
+        """Returns whether there was any answer."""
+        answered = False
         asked = time.time_ns() // 1_000
         latest = {where: OffsetSpec.latest() for where in watched.values()}
         sources = {(where.topic, where.partition): source for source, where in watched.items()}
-        for where, answer in self._admin.list_offsets(latest, request_timeout=_PATIENCE).items():
+        try:
+            answers = self._admin.list_offsets(latest, request_timeout=_PATIENCE)
+        except KafkaException:
+            return False
+        for where, answer in answers.items():
             try:
                 offset = answer.result().offset
             except KafkaException:
@@ -104,6 +109,8 @@ class Lookout:
             if offset >= 0:  # what librdkafka says of a broker out of reach is not always an exception
                 self._hear(sources[where.topic, where.partition], End(asked, offset))
                 self._connection.answered()
+                answered = True
+        return answered
 
     def _hear(self, source: str, end: End) -> None:
         before = self._answered.get(source, end.asked)
@@ -116,9 +123,8 @@ class Lookout:
     def _commit(self, reported: dict[tuple[str, int], int]) -> None:
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in reported.items()]
         try:
-            # not by the admin client: librdkafka aborts the process when brokers are back for which such a call has waited
             self._committer.commit(offsets=offsets, asynchronous=True)
-            self._committer.poll(0)  # takes what it has to say of brokers
+            self._committer.poll(0)  # hears of the one before
         except KafkaException:
             pass  # monitors see it with the next snapshot
 
