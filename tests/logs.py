@@ -20,7 +20,7 @@ from engine import Engine, States
 
 from dataflow.batches import Poll
 from dataflow.codec import decode_event, decode_purchase
-from dataflow.pipeline import Inputs, Outputs, Rules, build
+from dataflow.pipeline import Inputs, Keyed, Outputs, Rules, build
 from dataflow.reader import Reader
 from dataflow.reference import AHEAD, NOT_A_ROW, Answer, Numbers, Record, Row, answer
 from dataflow.rules.rows import END, NEVER, SECOND, Time
@@ -109,7 +109,9 @@ class Partitions:
         decode = decode_purchase if source.startswith("purchases/") else decode_event
         return Reader(source, decode, self._lateness, mark)
 
-    def poll(self, source: str, count: int, now: int = LONG_AFTER, caught_up: int | None = None, end: bool = False) -> Poll:
+    def poll(
+        self, source: str, count: int, now: int = LONG_AFTER, caught_up: int | None = None, end: bool = False
+    ) -> Poll:
         """The next messages of a source, at most `count`; `end` says that no more will come."""
         offset = self._offsets[source]
         records = self.logs[source][offset : offset + count]
@@ -158,7 +160,13 @@ class _Polls:
     """Polls that are made anew whenever somebody goes through them."""
 
     def __init__(
-        self, logs: Logs, plan: Plan, rules: Rules, topics: tuple[str, ...], stops: Collection[int], crashes: Collection[int]
+        self,
+        logs: Logs,
+        plan: Plan,
+        rules: Rules,
+        topics: tuple[str, ...],
+        stops: Collection[int],
+        crashes: Collection[int],
     ) -> None:
         self._logs, self._plan, self._rules, self._topics = logs, plan, rules, topics
         self._stops = stops
@@ -188,8 +196,11 @@ class Written:
 
     def rows(self, topic: str) -> list[bytes | None]:
         """The values written to one output, in order."""
-        index = [field.name for field in fields(Answer)].index(topic)
-        return [value for _, output in self._lists[index] for value in output.values]
+        return [value for _, output in self.elements(topic) for value in output.values]
+
+    def elements(self, topic: str) -> list[Keyed]:
+        """What one sink was given: rows of one key at a time, and the text that chooses their partition."""
+        return self._lists[[field.name for field in fields(Answer)].index(topic)]
 
     def lengths(self) -> list[int]:
         return [len(written) for written in self._lists]

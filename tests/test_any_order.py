@@ -34,7 +34,16 @@ AMOUNTS = st.sampled_from(["5", "5.0", "5e0", "4.99", "0", "-0.0", "7", "-3", "1
 # seconds from a row's own time to when Kafka stored it: a phone that is fast, right or slow; None: not told
 DELAYS = st.sampled_from([None, None, None, 0, 0.25, 3, -2, -10, -40, -60, -60.5, 30])
 JUNK = st.sampled_from(
-    [None, b"", b"null", b"{}", b"[]", b"\xff", b'{"user_id":1', b'{"user_id":true,"page_id":1,"timestamp":1,"event_type":""}']
+    [
+        None,
+        b"",
+        b"null",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b'{"user_id":1',
+        b'{"user_id":true,"page_id":1,"timestamp":1,"event_type":""}',
+    ]
 )
 EXTRA = st.sampled_from([{}, {}, {}, {"referrer": "é"}, {"amount": 1}, {"session_id": None, "z": [1.50]}])
 
@@ -73,7 +82,11 @@ def _timestamp(message) -> float:
     return float(value.partition(b'"timestamp":')[2].partition(b"}")[0].partition(b",")[0])
 
 
-LOGS = st.builds(lambda events, purchases: {**events, **purchases}, _partitions("user-events", EVENT_ROWS, 12), _partitions("purchases", PURCHASE_ROWS, 6))
+LOGS = st.builds(
+    lambda events, purchases: {**events, **purchases},
+    _partitions("user-events", EVENT_ROWS, 12),
+    _partitions("purchases", PURCHASE_ROWS, 6),
+)
 SHARDS = st.integers(1, 8)
 
 
@@ -177,14 +190,18 @@ SOURCES = ("user-events/0", "user-events/1", "user-events/2", "purchases/0")
 PAUSES = st.sampled_from([0, 0.25, 0.5, 1, 2.5, 5, 19.5, 20, 20.25, 26])
 # from a row's time to its producer's timestamp, and to its place in the log: together at most the allowed lateness
 ON_THE_WAY = st.sampled_from([(0, 0), (0, 0.25), (1, 0), (2.5, 2.5), (0, 5), (5, 0)])
-ROWS = st.tuples(PAUSES, st.sampled_from(SOURCES), ON_THE_WAY, st.booleans() | st.just(False), TYPES, USERS, PAGES, AMOUNTS)
+ROWS = st.tuples(
+    PAUSES, st.sampled_from(SOURCES), ON_THE_WAY, st.booleans() | st.just(False), TYPES, USERS, PAGES, AMOUNTS
+)
 
 
 @st.composite
 def lives(draw: st.DrawFn) -> Live:
     """A shop whose rows are on time, but for some that are late by all that stands before them in their partition."""
     now, appended = 0.0, []
-    for pause, source, (to_producer, to_log), is_late, event_type, user, page, amount in draw(st.lists(ROWS, max_size=20)):
+    for pause, source, (to_producer, to_log), is_late, event_type, user, page, amount in draw(
+        st.lists(ROWS, max_size=20)
+    ):
         now += pause
         created = now + to_producer
         appended.append((created + to_log, source, now, created, is_late, (event_type, user, page, amount)))
@@ -215,7 +232,14 @@ class Look:
 
 
 LOOKS = st.lists(
-    st.builds(Look, PAUSES, st.sampled_from(SOURCES), st.integers(0, 5), st.sampled_from([None, 0, 0, 0.25, 2.5]), st.sampled_from([False] * 5 + [True])),
+    st.builds(
+        Look,
+        PAUSES,
+        st.sampled_from(SOURCES),
+        st.integers(0, 5),
+        st.sampled_from([None, 0, 0, 0.25, 2.5]),
+        st.sampled_from([False] * 5 + [True]),
+    ),
     max_size=40,
 )
 

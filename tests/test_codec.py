@@ -29,7 +29,9 @@ def with_extra(text: str) -> bytes:
 
 
 def test_event_is_read_with_its_origin():
-    assert decode_event(EVENT, "user-events/3", 42) == Event(NOON * SECOND, "click", 2, b"1", EVENT, "user-events/3", 42)
+    assert decode_event(EVENT, "user-events/3", 42) == Event(
+        NOON * SECOND, "click", 2, b"1", EVENT, "user-events/3", 42
+    )
 
 
 def test_purchase_is_read_with_the_text_of_its_amount():
@@ -38,7 +40,9 @@ def test_purchase_is_read_with_the_text_of_its_amount():
 
 
 @pytest.mark.parametrize(
-    "user", ["0", "-7", "9007199254740993", str(2**64), "9" * 4300, "-" + "9" * 4299], ids=["0", "-7", "2^53+1", "2^64", "4300 digits", "4299 digits, negative"]
+    "user",
+    ["0", "-7", "9007199254740993", str(2**64), "9" * 4300, "-" + "9" * 4299],
+    ids=["0", "-7", "2^53+1", "2^64", "4300 digits", "4299 digits, negative"],
 )
 def test_user_ids_are_whole_numbers_of_any_size(user):
     assert decode_event(with_field("user_id", user), EVENTS, 0).user == user.encode()
@@ -66,7 +70,22 @@ def test_timestamps_are_whole_or_fractions_exact_to_the_microsecond(text, micros
     assert decode_event(with_field("timestamp", text), EVENTS, 0).time == microseconds
 
 
-@pytest.mark.parametrize("amount", ["0", "-0.0", "5", "5.0", "5.00", "5e0", "5E-2", "-3.25", "1e308", "123456789012345678901234567890", "0.1000000000000000055"])
+@pytest.mark.parametrize(
+    "amount",
+    [
+        "0",
+        "-0.0",
+        "5",
+        "5.0",
+        "5.00",
+        "5e0",
+        "5E-2",
+        "-3.25",
+        "1e308",
+        "123456789012345678901234567890",
+        "0.1000000000000000055",
+    ],
+)
 def test_an_amount_keeps_its_spelling(amount):
     assert decode_purchase(with_field("amount", amount, PURCHASE), PURCHASES, 0).amount == amount.encode()
 
@@ -90,38 +109,74 @@ def test_spaces_around_an_amount_are_not_its_own():
         pytest.param(b"{}", "Object missing required field `event_type`", id="no fields"),
         pytest.param(EVENT.replace(b"user_id", b"userId"), "Object missing required field `user_id`", id="no user"),
         pytest.param(with_field("user_id", '"1"'), "Expected `int`, got `str` - at `$.user_id`", id="user is text"),
-        pytest.param(with_field("user_id", "true"), "Expected `int`, got `bool` - at `$.user_id`", id="user is a truth"),
-        pytest.param(with_field("user_id", "1.0"), "Expected `int`, got `float` - at `$.user_id`", id="user is a fraction"),
-        pytest.param(with_field("user_id", "null"), "Expected `int`, got `null` - at `$.user_id`", id="user is null"),
-        pytest.param(with_field("user_id", "9" * 4301), "Integer value out of range - at `$.user_id`", id="user of 4301 digits"),
-        pytest.param(with_field("page_id", "false"), "Expected `int`, got `bool` - at `$.page_id`", id="page is a truth"),
-        pytest.param(with_field("page_id", str(2**63)), "Expected `int` <= 9223372036854775807 - at `$.page_id`", id="page 2^63"),
         pytest.param(
-            with_field("page_id", str(-(2**63) - 1)), "Expected `int` >= -9223372036854775808 - at `$.page_id`", id="page -2^63-1"
+            with_field("user_id", "true"), "Expected `int`, got `bool` - at `$.user_id`", id="user is a truth"
         ),
-        pytest.param(with_field("event_type", "5"), "Expected `str`, got `int` - at `$.event_type`", id="type is a number"),
-        pytest.param(with_field("event_type", "null"), "Expected `str`, got `null` - at `$.event_type`", id="type is null"),
-        pytest.param(with_field("timestamp", '"1710331200"'), "Expected `float`, got `str` - at `$.timestamp`", id="time is text"),
-        pytest.param(with_field("timestamp", "true"), "Expected `float`, got `bool` - at `$.timestamp`", id="time is a truth"),
-        pytest.param(with_field("timestamp", "NaN"), "JSON is malformed: invalid character (byte 58)", id="time is NaN"),
+        pytest.param(
+            with_field("user_id", "1.0"), "Expected `int`, got `float` - at `$.user_id`", id="user is a fraction"
+        ),
+        pytest.param(with_field("user_id", "null"), "Expected `int`, got `null` - at `$.user_id`", id="user is null"),
+        pytest.param(
+            with_field("user_id", "9" * 4301), "Integer value out of range - at `$.user_id`", id="user of 4301 digits"
+        ),
+        pytest.param(
+            with_field("page_id", "false"), "Expected `int`, got `bool` - at `$.page_id`", id="page is a truth"
+        ),
+        pytest.param(
+            with_field("page_id", str(2**63)), "Expected `int` <= 9223372036854775807 - at `$.page_id`", id="page 2^63"
+        ),
+        pytest.param(
+            with_field("page_id", str(-(2**63) - 1)),
+            "Expected `int` >= -9223372036854775808 - at `$.page_id`",
+            id="page -2^63-1",
+        ),
+        pytest.param(
+            with_field("event_type", "5"), "Expected `str`, got `int` - at `$.event_type`", id="type is a number"
+        ),
+        pytest.param(
+            with_field("event_type", "null"), "Expected `str`, got `null` - at `$.event_type`", id="type is null"
+        ),
+        pytest.param(
+            with_field("timestamp", '"1710331200"'), "Expected `float`, got `str` - at `$.timestamp`", id="time is text"
+        ),
+        pytest.param(
+            with_field("timestamp", "true"), "Expected `float`, got `bool` - at `$.timestamp`", id="time is a truth"
+        ),
+        pytest.param(
+            with_field("timestamp", "NaN"), "JSON is malformed: invalid character (byte 58)", id="time is NaN"
+        ),
         pytest.param(with_field("timestamp", "1e400"), "Number out of range - at `$.timestamp`", id="time is 1e400"),
         pytest.param(
-            with_field("timestamp", "1710331200000"), "timestamp is out of range; it must be in seconds", id="time in milliseconds"
-        ),
-        pytest.param(with_field("timestamp", "253402300800"), "timestamp is out of range; it must be in seconds", id="year 10000"),
-        pytest.param(with_field("timestamp", "-62135596801"), "timestamp is out of range; it must be in seconds", id="year 0"),
-        pytest.param(
-            with_field("event_type", r'"\ud800"'), "JSON is malformed: unexpected end of escaped utf-16 surrogate pair (byte 21)", id="half a surrogate pair"
+            with_field("timestamp", "1710331200000"),
+            "timestamp is out of range; it must be in seconds",
+            id="time in milliseconds",
         ),
         pytest.param(
-            with_extra(r'"x":"\ud800"'), "JSON is malformed: unexpected end of hex escape (byte 12)", id="half a surrogate pair in another field"
+            with_field("timestamp", "253402300800"), "timestamp is out of range; it must be in seconds", id="year 10000"
+        ),
+        pytest.param(
+            with_field("timestamp", "-62135596801"), "timestamp is out of range; it must be in seconds", id="year 0"
+        ),
+        pytest.param(
+            with_field("event_type", r'"\ud800"'),
+            "JSON is malformed: unexpected end of escaped utf-16 surrogate pair (byte 21)",
+            id="half a surrogate pair",
+        ),
+        pytest.param(
+            with_extra(r'"x":"\ud800"'),
+            "JSON is malformed: unexpected end of hex escape (byte 12)",
+            id="half a surrogate pair in another field",
         ),
         pytest.param(EVENT.replace(b"click", b"\xff"), "not UTF-8: invalid start byte at byte 15", id="not UTF-8"),
-        pytest.param(b'{"x":"\xff",' + EVENT[1:], "not UTF-8: invalid start byte at byte 6", id="not UTF-8 in another field"),
+        pytest.param(
+            b'{"x":"\xff",' + EVENT[1:], "not UTF-8: invalid start byte at byte 6", id="not UTF-8 in another field"
+        ),
         pytest.param(with_extra('"x":NaN'), "JSON is malformed: invalid character (byte 5)", id="NaN in another field"),
         pytest.param(with_extra(f'"x":{"[" * DEEP}{"]" * DEEP}'), "JSON is nested too deeply", id="nested too deeply"),
         pytest.param(
-            EVENT.replace(b'"user_id":1', b'"user_id":"x","user_id":1'), "Expected `int`, got `str` - at `$.user_id`", id="two users, one of them text"
+            EVENT.replace(b'"user_id":1', b'"user_id":"x","user_id":1'),
+            "Expected `int`, got `str` - at `$.user_id`",
+            id="two users, one of them text",
         ),
     ],
 )
@@ -143,8 +198,12 @@ def test_what_is_not_an_event_is_unreadable_and_the_reason_is_told(value, reason
         pytest.param(with_field("amount", "1e400", PURCHASE), "amount is out of range", id="1e400"),
         pytest.param(with_field("amount", "-1e400", PURCHASE), "amount is out of range", id="-1e400"),
         pytest.param(with_field("amount", "NaN", PURCHASE), "JSON is malformed: invalid character (byte 10)", id="NaN"),
-        pytest.param(with_field("amount", "Infinity", PURCHASE), "JSON is malformed: invalid character (byte 10)", id="Infinity"),
-        pytest.param(with_field("amount", "09", PURCHASE), "JSON is malformed: invalid number (byte 11)", id="leading zero"),
+        pytest.param(
+            with_field("amount", "Infinity", PURCHASE), "JSON is malformed: invalid character (byte 10)", id="Infinity"
+        ),
+        pytest.param(
+            with_field("amount", "09", PURCHASE), "JSON is malformed: invalid number (byte 11)", id="leading zero"
+        ),
     ],
 )
 def test_what_is_not_a_purchase_is_unreadable_and_the_reason_is_told(value, reason):
@@ -157,7 +216,9 @@ def test_what_is_not_a_purchase_is_unreadable_and_the_reason_is_told(value, reas
     ("value", "visit"),
     [
         pytest.param(
-            EVENT, b'{"event_type":"click","user_id":1,"page_id":2,"timestamp":1710331200,"session_id":"abc","amount":5.0}', id="as it came"
+            EVENT,
+            b'{"event_type":"click","user_id":1,"page_id":2,"timestamp":1710331200,"session_id":"abc","amount":5.0}',
+            id="as it came",
         ),
         pytest.param(
             b' { "timestamp" : 1.7103312e9,\n"page_id":2 ,"user_id":-0, "event_type":"\\u00e9\\/" } \r\n\t ',
@@ -169,10 +230,18 @@ def test_what_is_not_a_purchase_is_unreadable_and_the_reason_is_told(value, reas
             '{"x":[1.50,{"é":1e400}],"x":null,'.encode() + EVENT[1:-1] + b',"session_id":"abc","amount":5.0}',
             id="more fields",
         ),
-        pytest.param(with_extra('"session_id" : "mine"'), EVENT[:-1] + b',"session_id":"abc","amount":5.0}', id="a session id of its own"),
-        pytest.param(with_extra('"amount":[1, 2]'), EVENT[:-1] + b',"session_id":"abc","amount":5.0}', id="an amount of its own"),
         pytest.param(
-            with_extra(r'"am\u006funt":1,"session_id":2,"amount":3'), EVENT[:-1] + b',"session_id":"abc","amount":5.0}', id="both, in disguise and twice"
+            with_extra('"session_id" : "mine"'),
+            EVENT[:-1] + b',"session_id":"abc","amount":5.0}',
+            id="a session id of its own",
+        ),
+        pytest.param(
+            with_extra('"amount":[1, 2]'), EVENT[:-1] + b',"session_id":"abc","amount":5.0}', id="an amount of its own"
+        ),
+        pytest.param(
+            with_extra(r'"am\u006funt":1,"session_id":2,"amount":3'),
+            EVENT[:-1] + b',"session_id":"abc","amount":5.0}',
+            id="both, in disguise and twice",
         ),
         pytest.param(
             with_extra('"amount":1, "x" : 1.50 ,"\\u00e9":" "'),
@@ -191,16 +260,32 @@ def test_a_suspicious_visit_says_session_user_and_type():
 
 # --- any bytes, any JSON ---
 
-NAMES = st.sampled_from(["event_type", "user_id", "page_id", "timestamp", "amount", "session_id", "x"]) | st.text(max_size=5)
+NAMES = st.sampled_from(["event_type", "user_id", "page_id", "timestamp", "amount", "session_id", "x"]) | st.text(
+    max_size=5
+)
 NUMBERS = st.one_of(
     st.integers(),
     st.floats(),
-    st.sampled_from([True, False, 2**63, -(2**63) - 1, NOON, NOON + 0.5, NOON * 1000, -0.0, 5e-324, 1.7976931348623157e308]),
+    st.sampled_from(
+        [True, False, 2**63, -(2**63) - 1, NOON, NOON + 0.5, NOON * 1000, -0.0, 5e-324, 1.7976931348623157e308]
+    ),
 )
 JSON = st.recursive(
-    st.none() | NUMBERS | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=5
+    st.none() | NUMBERS | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=5,
 )
-ODD_NUMBERS = ["9" * 4300, "-" + "9" * 4300, "9" * 4301, "0." + "9" * 5000, "1e400", "-1e400", "1E-9999999999", "1e9999999999", "1e-99999999999999999999"]
+ODD_NUMBERS = [
+    "9" * 4300,
+    "-" + "9" * 4300,
+    "9" * 4301,
+    "0." + "9" * 5000,
+    "1e400",
+    "-1e400",
+    "1E-9999999999",
+    "1e9999999999",
+    "1e-99999999999999999999",
+]
 NOT_JSON = ["NaN", "Infinity", "01", "-", "1.", ".5", '"\\ud800"', '"\\udc00\\ud800"', '"\x01"', "'x'"]
 SPELLINGS = st.sampled_from(ODD_NUMBERS + NOT_JSON)
 
@@ -223,7 +308,11 @@ RIGHT = {
 @st.composite
 def almost_rows(draw: st.DrawFn) -> bytes:
     """Objects that have all fields that a row needs, and perhaps something wrong."""
-    fields = [spelled(name, draw(st.sampled_from(texts))) for name, texts in RIGHT.items() if name != "amount" or draw(st.booleans())]
+    fields = [
+        spelled(name, draw(st.sampled_from(texts)))
+        for name, texts in RIGHT.items()
+        if name != "amount" or draw(st.booleans())
+    ]
     fields += draw(st.lists(FIELDS, max_size=2))
     space = draw(st.sampled_from(["", "", " ", "\n\t"]))
     text = space + "{" + f"{space},{space}".join(draw(st.permutations(fields))) + space + "}" + space
@@ -237,7 +326,13 @@ def damaged(draw: st.DrawFn) -> bytes:
     return value[:at] + draw(st.binary(max_size=3)) + value[at + draw(st.integers(0, 3)) :]
 
 
-MESSAGES = st.one_of(st.none(), st.binary(max_size=30), TEXTS.map(lambda text: text.encode(errors="surrogatepass")), almost_rows(), damaged())
+MESSAGES = st.one_of(
+    st.none(),
+    st.binary(max_size=30),
+    TEXTS.map(lambda text: text.encode(errors="surrogatepass")),
+    almost_rows(),
+    damaged(),
+)
 
 
 @given(MESSAGES)

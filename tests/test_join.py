@@ -39,11 +39,24 @@ def amounts(matches: list) -> list[str]:
         pytest.param([(paid(95, "9"), []), (bought(100), ["9"])], id="exactly the window before, the other way round"),
         pytest.param([(paid(94, "9"), []), (bought(100), [])], id="just past it before, the other way round"),
         pytest.param([(bought(100, user=b"1"), []), (paid(100, "9", user=b"2"), [])], id="another user's amount"),
-        pytest.param([(bought(100, page=1), []), (paid(100, "9", page=2), ["9"])], id="another page's, if there is no other"),
-        pytest.param([(bought(100), []), (paid(99, "8"), ["8"]), (paid(101, "9"), ["9"])], id="an event meets all of its time"),
-        pytest.param([(bought(98), []), (bought(102), []), (paid(100, "9"), ["9", "9"])], id="an amount meets all events of its time"),
-        pytest.param([(paid(94, "7"), []), (paid(96, "8"), []), (paid(106, "9"), []), (bought(100), ["8"])], id="only those of its time"),
-        pytest.param([(bought(100), []), (bought(100), []), (paid(100, "5"), ["5", "5"]), (paid(100, "5"), ["5", "5"])], id="twins"),
+        pytest.param(
+            [(bought(100, page=1), []), (paid(100, "9", page=2), ["9"])], id="another page's, if there is no other"
+        ),
+        pytest.param(
+            [(bought(100), []), (paid(99, "8"), ["8"]), (paid(101, "9"), ["9"])], id="an event meets all of its time"
+        ),
+        pytest.param(
+            [(bought(98), []), (bought(102), []), (paid(100, "9"), ["9", "9"])],
+            id="an amount meets all events of its time",
+        ),
+        pytest.param(
+            [(paid(94, "7"), []), (paid(96, "8"), []), (paid(106, "9"), []), (bought(100), ["8"])],
+            id="only those of its time",
+        ),
+        pytest.param(
+            [(bought(100), []), (bought(100), []), (paid(100, "5"), ["5", "5"]), (paid(100, "5"), ["5", "5"])],
+            id="twins",
+        ),
     ],
 )
 def test_whoever_comes_second_finds_the_other(arrivals):
@@ -88,7 +101,9 @@ def test_a_match_of_the_later_purchase_event_is_greater_whatever_it_costs():
         pytest.param(END, 0, ["9"], id="at the end"),
     ],
 )
-def test_what_can_meet_nobody_any_more_is_forgotten_and_purchases_without_event_are_returned(watermark, held, unmatched):
+def test_what_can_meet_nobody_any_more_is_forgotten_and_purchases_without_event_are_returned(
+    watermark, held, unmatched
+):
     join = IntervalJoin(WINDOW)
     join.add(paid(100, "9"))
     join.add(bought(100, user=b"2"))
@@ -108,7 +123,12 @@ def test_rows_are_forgotten_one_by_one_in_order_of_time_not_of_arrival():
     join = IntervalJoin(WINDOW)
     for row in (paid(103, "3"), paid(101, "1"), paid(102, "2")):
         join.add(row)
-    assert [[row.value for row in join.expire(watermark)] for watermark in (106, 107, 108, 109)] == [[], [b"1"], [b"2"], [b"3"]]
+    assert [[row.value for row in join.expire(watermark)] for watermark in (106, 107, 108, 109)] == [
+        [],
+        [b"1"],
+        [b"2"],
+        [b"3"],
+    ]
     assert join.events == join.purchases == {}
 
 

@@ -57,7 +57,9 @@ def test_it_goes_on_when_the_slowest_has_moved_and_counts_its_rows_anew():
     [
         pytest.param({"slow": NEVER, "fast": NOW}, True, id="one that has not read a row yet, and may have some"),
         pytest.param({"slow": END, "fast": NOW + 2 * AHEAD}, False, id="one that has ended"),
-        pytest.param({"slow": NOW + 2 * AHEAD, "fast": NOW + 2 * AHEAD}, False, id="one that has run dry and claims the present"),
+        pytest.param(
+            {"slow": NOW + 2 * AHEAD, "fast": NOW + 2 * AHEAD}, False, id="one that has run dry and claims the present"
+        ),
         pytest.param({}, False, id="no shard lives here, or none has heard anything yet"),
     ],
 )

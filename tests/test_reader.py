@@ -32,7 +32,9 @@ def seconds(rows: list) -> list[float]:
         pytest.param([event(0), event(-5.000001)], [-5.000001], id="a microsecond more"),
         pytest.param([event(0), event(-6), event(-4)], [-6], id="one late row between others"),
         pytest.param([event(0), b"junk", event(-6)], [-6], id="junk in between changes nothing"),
-        pytest.param([stored(0, event(40)), stored(0, event(-5))], [], id="a fast clock counts up to when Kafka stored its row"),
+        pytest.param(
+            [stored(0, event(40)), stored(0, event(-5))], [], id="a fast clock counts up to when Kafka stored its row"
+        ),
         pytest.param([stored(0, event(40)), stored(0, event(-6))], [-6], id="and that far it counts"),
         pytest.param([event(40), stored(0, event(0))], [0], id="a record without timestamp counts in full"),
         pytest.param([event(0), event(30), event(20)], [20], id="late although its session is open"),
@@ -57,9 +59,15 @@ def test_late_does_not_depend_on_where_polls_are_cut():
         pytest.param(stored(0, event(60)), 100, None, id="60 s ahead of its own timestamp"),
         pytest.param(stored(0, event(60.000001)), 100, AHEAD, id="a microsecond more"),
         pytest.param(stored(0, event(60)), 0, None, id="60 s ahead of the wall clock"),
-        pytest.param(event(60.000001), 0, AHEAD, id="a microsecond more than the wall clock, without a timestamp of its own"),
-        pytest.param(event(60.000001), 0.000001, None, id="60 s ahead of the wall clock, without a timestamp of its own"),
-        pytest.param(stored(1000, event(100)), 0, AHEAD, id="stored in the future by its own word, ahead of the wall clock"),
+        pytest.param(
+            event(60.000001), 0, AHEAD, id="a microsecond more than the wall clock, without a timestamp of its own"
+        ),
+        pytest.param(
+            event(60.000001), 0.000001, None, id="60 s ahead of the wall clock, without a timestamp of its own"
+        ),
+        pytest.param(
+            stored(1000, event(100)), 0, AHEAD, id="stored in the future by its own word, ahead of the wall clock"
+        ),
         pytest.param(stored(3600, event(-3600)), 0, None, id="an hour old"),
     ],
 )
@@ -114,7 +122,10 @@ def test_what_cannot_be_read_keeps_key_value_and_origin():
 
 def test_purchases_are_read_by_the_same_rules():
     one = Reader(PURCHASES, decode_purchase, LATENESS)
-    poll = one.read(map(Message, log(purchase(0, 1), purchase(-5, 2), purchase(-6, 3), event(0))), SourceTime(PURCHASES, NEVER, wall(0), None, ()))
+    poll = one.read(
+        map(Message, log(purchase(0, 1), purchase(-5, 2), purchase(-6, 3), event(0))),
+        SourceTime(PURCHASES, NEVER, wall(0), None, ()),
+    )
     assert [row.amount for row in poll.rows] == [b"1", b"2"]
     assert [row.amount for row in poll.late] == [b"3"]
     assert [rejected.reason for rejected in poll.unreadable] == ["Object missing required field `amount`"]

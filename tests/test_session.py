@@ -136,7 +136,9 @@ def test_resumed_sessions_go_on_merge_and_close_as_before():
     before = sessions()
     before.add([At(140), At(100), At(100, b"2")])
     after = sessions()
-    after.restore(Session(each.user, each.start, each.end, each.fold) for held in before.open.values() for each in reversed(held))
+    after.restore(
+        Session(each.user, each.start, each.end, each.fold) for held in before.open.values() for each in reversed(held)
+    )
     after.add([At(120)])
     assert found(after.close(121)) == [(100, 100, [100])]
     assert found(after.close(161)) == [(100, 140, [100, 120, 140])]

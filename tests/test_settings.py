@@ -126,7 +126,9 @@ def test_other_programs_variables_are_nobodys_concern(monkeypatch, tmp_path):
 
 
 def test_dot_env_is_read_and_the_environment_wins(monkeypatch, tmp_path):
-    (tmp_path / ".env").write_text("# ours\nVISITS_SHARDS=3\nVISITS_SESSION_GAP='30'\nVISITS_KAFKA_SASL_PASSWORD=file\n")
+    (tmp_path / ".env").write_text(
+        "# ours\nVISITS_SHARDS=3\nVISITS_SESSION_GAP='30'\nVISITS_KAFKA_SASL_PASSWORD=file\n"
+    )
     monkeypatch.setenv("VISITS_SHARDS", "4")
     settings = load()
     assert (settings.shards, settings.session_gap, settings.client["sasl.password"]) == (4, 30, "file")
@@ -136,7 +138,11 @@ def test_kafka_properties_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("VISITS_BROKERS", "kafka:9092")
     monkeypatch.setenv("VISITS_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     monkeypatch.setenv("VISITS_KAFKA_SASL_PASSWORD", "s3cret$with=signs#")
-    assert load().client == {"bootstrap.servers": "kafka:9092", "security.protocol": "SASL_SSL", "sasl.password": "s3cret$with=signs#"}
+    assert load().client == {
+        "bootstrap.servers": "kafka:9092",
+        "security.protocol": "SASL_SSL",
+        "sasl.password": "s3cret$with=signs#",
+    }
 
 
 def test_kafka_properties_come_from_a_file_and_the_environment_wins(monkeypatch, tmp_path):

@@ -21,10 +21,18 @@ PURCHASE = Purchase(5, 2**63 - 1, b"9" * 4300, b"-0.50", b"{}", "purchases/0", 0
     ("kind", "state"),
     [
         pytest.param(ClockState, ClockState({}, NEVER, 0, NEVER), id="clock before any row"),
-        pytest.param(ClockState, ClockState({"a/0": 1_710_331_200_000_001, "b/0": NEVER, "c/0": END}, 2**62, 2**62, -5), id="clock"),
+        pytest.param(
+            ClockState,
+            ClockState({"a/0": 1_710_331_200_000_001, "b/0": NEVER, "c/0": END}, 2**62, 2**62, -5),
+            id="clock",
+        ),
         pytest.param(list[Row], [], id="empty join"),
         pytest.param(list[Row], [EVENT, PURCHASE], id="join"),
-        pytest.param(list[tuple[bytes, int, int, Visit]], [(b"1", 1, 2, Visit([EVENT], match(EVENT, PURCHASE))), (b"2", 3, 3, Visit([EVENT]))], id="sessions"),
+        pytest.param(
+            list[tuple[bytes, int, int, Visit]],
+            [(b"1", 1, 2, Visit([EVENT], match(EVENT, PURCHASE))), (b"2", 3, 3, Visit([EVENT]))],
+            id="sessions",
+        ),
     ],
 )
 def test_a_state_comes_back_as_it_was(kind, state):
@@ -42,11 +50,21 @@ def test_times_come_back_as_exact_numbers():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        pytest.param(Snapshots(list[int], 4).pack([1]), "the recovery store was written with 4 shards and this job has 8; set VISITS_SHARDS=4", id="shards"),
         pytest.param(
-            msgspec.msgpack.encode([VERSION + 1, 8, [1]]), f"the recovery store was written by another version of this job (state {VERSION + 1}", id="version"
+            Snapshots(list[int], 4).pack([1]),
+            "the recovery store was written with 4 shards and this job has 8; set VISITS_SHARDS=4",
+            id="shards",
         ),
-        pytest.param(msgspec.msgpack.encode({"some": "thing"}), "the recovery store holds something else than this job's state", id="other data"),
+        pytest.param(
+            msgspec.msgpack.encode([VERSION + 1, 8, [1]]),
+            f"the recovery store was written by another version of this job (state {VERSION + 1}",
+            id="version",
+        ),
+        pytest.param(
+            msgspec.msgpack.encode({"some": "thing"}),
+            "the recovery store holds something else than this job's state",
+            id="other data",
+        ),
         pytest.param(b"", "the recovery store holds something else than this job's state", id="nothing"),
         pytest.param(17, "the recovery store holds something else than this job's state", id="another engine's state"),
     ],

@@ -21,10 +21,19 @@ LATENESS = 5
         pytest.param([(100, END, False), (110, END, False), (104, END, True)], id="the mark is the highest time"),
         pytest.param([(140, 100, False), (95, 101, False)], id="a fast clock moves it only to the time of storing"),
         pytest.param([(140, 100, False), (94, 101, True)], id="but that far it does"),
-        pytest.param([(140, 100, False), (99, 140, False), (120, 141, False), (114, 142, True)], id="and right clocks go on from there"),
-        pytest.param([(100, 200, False), (95, 200, False), (94, 200, True)], id="a time of storing after the row's own does not matter"),
+        pytest.param(
+            [(140, 100, False), (99, 140, False), (120, 141, False), (114, 142, True)],
+            id="and right clocks go on from there",
+        ),
+        pytest.param(
+            [(100, 200, False), (95, 200, False), (94, 200, True)],
+            id="a time of storing after the row's own does not matter",
+        ),
         pytest.param([(140, END, False), (100, 100, True)], id="a record without a timestamp is not capped"),
-        pytest.param([(100, 100, False), (130, 90, False), (95, 90, False)], id="a time of storing below the mark does not lower it"),
+        pytest.param(
+            [(100, 100, False), (130, 90, False), (95, 90, False)],
+            id="a time of storing below the mark does not lower it",
+        ),
     ],
 )
 def test_late_is_what_lies_farther_below_the_rows_before_it(rows):
@@ -51,38 +60,60 @@ def says(source: str, mark, now: int = 0, caught_up: int | None = None, sources:
         pytest.param([(says("a", 100), NEVER)], id="one that has not been heard may hold anything"),
         pytest.param([(says("a", 100), NEVER), (says("b", NEVER), NEVER)], id="so may one that has no row yet"),
         pytest.param([(says("a", 100), NEVER), (says("b", 90), 85)], id="the slowest, less the lateness"),
-        pytest.param([(says("a", 100), NEVER), (says("b", 90), 85), (says("b", 200), 95)], id="it goes on as the slowest does"),
+        pytest.param(
+            [(says("a", 100), NEVER), (says("b", 90), 85), (says("b", 200), 95)], id="it goes on as the slowest does"
+        ),
         pytest.param([(says("a", 100), NEVER), (says("b", END), 95)], id="one that has ended holds nobody"),
         pytest.param([(says("a", END), NEVER), (says("b", END), END)], id="when all have ended so has time"),
         pytest.param(
-            [(says("a", 100), NEVER), (says("b", 90), 85), (says("c", 10, sources="abc"), 85)], id="a new slow one does not turn it back"
+            [(says("a", 100), NEVER), (says("b", 90), 85), (says("c", 10, sources="abc"), 85)],
+            id="a new slow one does not turn it back",
         ),
         pytest.param(
             [(says("a", 100, sources="abc"), NEVER), (says("b", 90), NEVER), (says("c", 80), 75)],
             id="a batch that does not know of all sources yet does not matter",
         ),
         pytest.param(
-            [(says("a", 100, now=1_000), NEVER), (says("b", NEVER, 1_000, caught_up=1_000), 95)], id="one that is empty and says so keeps step"
+            [(says("a", 100, now=1_000), NEVER), (says("b", NEVER, 1_000, caught_up=1_000), 95)],
+            id="one that is empty and says so keeps step",
         ),
         pytest.param(
-            [(says("b", NEVER, 1_000, caught_up=1_000), NEVER), (says("a", 100, now=1_000), NEVER)], id="but not with rows that were read after it"
+            [(says("b", NEVER, 1_000, caught_up=1_000), NEVER), (says("a", 100, now=1_000), NEVER)],
+            id="but not with rows that were read after it",
         ),
         pytest.param(
-            [(says("a", 100, now=1_000), NEVER), (says("b", 50, 1_007, caught_up=1_007), 95), (says("a", 100, 1_010, caught_up=1_010), 102)],
+            [
+                (says("a", 100, now=1_000), NEVER),
+                (says("b", 50, 1_007, caught_up=1_007), 95),
+                (says("a", 100, 1_010, caught_up=1_010), 102),
+            ],
             id="when all have run dry it goes on with the wall clock, as far behind as the highest mark",
         ),
         pytest.param(
-            [(says("a", 100, now=1_000), NEVER), (says("b", 50, 1_007, caught_up=1_007), 95), (says("a", 101, 1_010), 96), (says("b", 51, 1_011), 96)],
+            [
+                (says("a", 100, now=1_000), NEVER),
+                (says("b", 50, 1_007, caught_up=1_007), 95),
+                (says("a", 101, 1_010), 96),
+                (says("b", 51, 1_011), 96),
+            ],
             id="a claim ends with the next row, and time stands",
         ),
         pytest.param(
-            [(says("a", 100, now=1_000), NEVER), (says("b", 50, 1_050, caught_up=1_002), 95), (says("a", 100, 1_060, caught_up=1_003), 97)],
+            [
+                (says("a", 100, now=1_000), NEVER),
+                (says("b", 50, 1_050, caught_up=1_002), 95),
+                (says("a", 100, 1_060, caught_up=1_003), 97),
+            ],
             id="a claim counts from the moment it speaks of, not from when it is made",
         ),
         pytest.param(
-            [(says("a", 100, now=1_000), NEVER), (says("b", 98, 1_000, caught_up=990), 93)], id="an old claim never takes back what the mark says"
+            [(says("a", 100, now=1_000), NEVER), (says("b", 98, 1_000, caught_up=990), 93)],
+            id="an old claim never takes back what the mark says",
         ),
-        pytest.param([(says("a", NEVER, 5, caught_up=5), NEVER), (says("b", NEVER, 6, caught_up=6), NEVER)], id="without any row there is no time"),
+        pytest.param(
+            [(says("a", NEVER, 5, caught_up=5), NEVER), (says("b", NEVER, 6, caught_up=6), NEVER)],
+            id="without any row there is no time",
+        ),
     ],
 )
 def test_the_watermark_is_the_slowest_bound_less_the_lateness_and_never_falls(said):
@@ -99,7 +130,9 @@ def row(time: int) -> Event:
     [
         pytest.param(NEVER, NEVER, [], id="at first nothing is late"),
         pytest.param(95, 100, [], id="nor is anything that its own partition calls on time"),
-        pytest.param(102, 50, [101], id="unless the partition had run dry: from exactly the watermark on it is on time"),
+        pytest.param(
+            102, 50, [101], id="unless the partition had run dry: from exactly the watermark on it is on time"
+        ),
         pytest.param(104, 50, [101, 102, 103], id="and before it is late"),
     ],
 )

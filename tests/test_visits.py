@@ -35,10 +35,20 @@ FIRST, SECOND, THIRD = seen(100, "purchase"), seen(110, "purchase"), seen(120, "
         pytest.param([FIRST, match(FIRST, paid(100, "7.00"))], b"7.00", id="as its row wrote it"),
         pytest.param([FIRST, match(FIRST, paid(100, "0"))], b"0", id="0 if it was free"),
         pytest.param(
-            [FIRST, SECOND, match(FIRST, paid(100, "900")), match(SECOND, paid(110, "2"))], b"2", id="of the last purchase event, not the largest"
+            [FIRST, SECOND, match(FIRST, paid(100, "900")), match(SECOND, paid(110, "2"))],
+            b"2",
+            id="of the last purchase event, not the largest",
         ),
-        pytest.param([FIRST, SECOND, THIRD, match(FIRST, paid(100, "1")), match(SECOND, paid(110, "2"))], b"2", id="of the last that has one"),
-        pytest.param([SECOND, match(SECOND, paid(112, "3")), match(SECOND, paid(111, "4"))], b"4", id="of the best of several rows"),
+        pytest.param(
+            [FIRST, SECOND, THIRD, match(FIRST, paid(100, "1")), match(SECOND, paid(110, "2"))],
+            b"2",
+            id="of the last that has one",
+        ),
+        pytest.param(
+            [SECOND, match(SECOND, paid(112, "3")), match(SECOND, paid(111, "4"))],
+            b"4",
+            id="of the best of several rows",
+        ),
     ],
 )
 def test_the_amount_of_a_session_is_that_of_its_last_purchase_event_that_has_one(rows, amount):
@@ -47,7 +57,11 @@ def test_the_amount_of_a_session_is_that_of_its_last_purchase_event_that_has_one
 
 def test_united_folds_have_the_events_of_both_and_the_greater_match():
     early, late = match(FIRST, paid(100, "900")), match(SECOND, paid(110, "2"))
-    for one, other in (((FIRST, early), (SECOND, late)), ((SECOND, late), (FIRST, early)), ((FIRST, early, late), (SECOND,))):
+    for one, other in (
+        ((FIRST, early), (SECOND, late)),
+        ((SECOND, late), (FIRST, early)),
+        ((FIRST, early, late), (SECOND,)),
+    ):
         united = unite(fold(*one), fold(*other))
         assert sorted(united.events) == [FIRST, SECOND]
         assert united.amount == b"2"
@@ -59,7 +73,9 @@ def test_united_folds_have_the_events_of_both_and_the_greater_match():
     [
         pytest.param(["page-view"], None, id="one page view"),
         pytest.param(["click"], 2, id="no page view"),
-        pytest.param(["click", "purchase", "search", "Page-View", "page-view "], 2, id="five events, none quite a page view"),
+        pytest.param(
+            ["click", "purchase", "search", "Page-View", "page-view "], 2, id="five events, none quite a page view"
+        ),
         pytest.param(["click", "click", "click", "click", "page-view"], None, id="five events, the last a page view"),
         pytest.param(["page-view"] * 5, None, id="five page views"),
         pytest.param(["page-view"] * 6, 1, id="six page views"),
@@ -80,7 +96,11 @@ def test_a_session_id_is_made_of_the_user_and_the_first_time_and_never_changes()
 
 
 def test_session_ids_of_other_users_and_other_times_differ():
-    ids = {session_id(Session(b"%d" % user, start, 0, None)) for user in (-1, 1, 11, 12) for start in (-1, 0, 1, 11, 12, 112)}
+    ids = {
+        session_id(Session(b"%d" % user, start, 0, None))
+        for user in (-1, 1, 11, 12)
+        for start in (-1, 0, 1, 11, 12, 112)
+    }
     assert len(ids) == 24
     assert all(len(each) == 32 and int(each, 16) for each in ids)
 
