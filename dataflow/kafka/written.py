@@ -62,7 +62,12 @@ class Written:
 
         def ask() -> dict[Place, int]:
             answers = self._admin.list_offsets(asked, request_timeout=_PATIENCE)
-            ends = {(where.topic, where.partition): answer.result().offset for where, answer in answers.items()}
+            try:
+                ends = {(where.topic, where.partition): answer.result().offset for where, answer in answers.items()}
+            except KafkaException:
+                for topic in {where.topic for where in asked}:  # or librdkafka goes on asking the leaders of old
+                    self._admin.list_topics(topic, timeout=_PATIENCE)
+                raise
             if min(ends.values(), default=0) < 0:  # what librdkafka may say of a broker out of reach
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             return ends
