@@ -12,6 +12,7 @@ import signal
 import socket
 import sqlite3
 import sys
+import time
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -20,10 +21,12 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from dataflow import flow, shutdown
+from dataflow.errors import UserError
 
 log = logging.getLogger("visits")
 
 _API_PORT = "BYTEWAX_DATAFLOW_API_PORT"
+_FAREWELL = 0.5  # seconds; processes of a cluster that are stopped together do not take each other for lost
 _STORE_PARTITIONS = 4  # files of the store; more workers than this share them
 
 
@@ -82,9 +85,17 @@ def _choose_api_port() -> None:
             return
 
 
-def _interrupt(signum: int, frame: object) -> None:
+def _stop(signum: int, frame: object) -> None:
     shutdown.requested.set()
-    raise KeyboardInterrupt  # on which the engine closes everything
+    try:
+        for act in shutdown.last_acts:
+            act()
+    except UserError as error:
+        print(f"visits: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+    time.sleep(_FAREWELL)
+    log.info("stopped")
+    os._exit(0)
 
 
 def main() -> int:
@@ -96,25 +107,19 @@ def main() -> int:
     except (OSError, sqlite3.DatabaseError) as error:
         sys.exit(f"visits: the recovery store {arguments.recovery_directory} cannot be used: {error}")
     _choose_api_port()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
-    try:
-        cli_main(
-            job,
-            workers_per_process=arguments.workers_per_process,
-            # as a cluster even if it is one of one: a lone worker cannot be interrupted without a panic
-            process_id=arguments.process_id or 0,
-            addresses=arguments.addresses.split(";") if arguments.addresses else [],
-            epoch_interval=timedelta(seconds=arguments.snapshot_interval),
-            recovery_config=RecoveryConfig(arguments.recovery_directory, timedelta(seconds=arguments.backup_interval)),
-        )
-    except KeyboardInterrupt:
-        log.info("stopped")
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    cli_main(
+        job,
+        workers_per_process=arguments.workers_per_process,
+        # as a cluster even if it is one of one: a lone worker cannot be interrupted
+        process_id=arguments.process_id or 0,
+        addresses=arguments.addresses.split(";") if arguments.addresses else [],
+        epoch_interval=timedelta(seconds=arguments.snapshot_interval),
+        recovery_config=RecoveryConfig(arguments.recovery_directory, timedelta(seconds=arguments.backup_interval)),
+    )
     return 0
 
 
 if __name__ == "__main__":
-    status = main()
-    logging.shutdown()
-    sys.stderr.flush()
-    os._exit(status)  # all is flushed and closed; librdkafka's own end would wait for brokers that are away
+    sys.exit(main())

@@ -45,9 +45,11 @@ class Writer:
         self._moved: set[Place] = set()  # partitions whose end is farther than that
         self._lock = threading.Lock()  # guards _ends and _moved
         self._producer = Producer({**_TUNING, **connection.properties, **_ESSENTIAL, "on_delivery": self._on_delivery})
+        shutdown.last_acts.append(self.flush)
 
     def write(self, topic: str, partition: int, output: Output) -> None:
         """Hands rows over to be sent; waits while there is no room. Raises UserError if Kafka refused a row."""
+        shutdown.stand_still_if_requested()
         key, values, headers = output.key, output.values, output.headers
         self._moved.add((topic, partition))
         self._make_room(sum(map(len, filter(None, values))) + _ROW * len(values))
