@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-realtime bench kafka clean
+.PHONY: demo test test-long test-realtime bench kafka clean
 
 demo: $(READY)  ## everything at once on an embedded broker, for about half a minute
 	@$(BIN)/python -m dataflow.demo
