@@ -189,7 +189,8 @@ def test_a_cluster_of_two_processes_gives_the_batch_answer(topics, programs):
     assert_right(topics)
 
 
-LIVE = {"session_gap": 2.0, "match_window": 1.0, "allowed_lateness": 1.0}  # seconds to wait for
+# a short gap to wait for, and a lateness that a broker on a busy machine does not exceed
+LIVE = {"session_gap": 2.0, "match_window": 1.0, "allowed_lateness": 5.0}
 
 
 def now_clicking(settings: Settings, users: range) -> list[Message]:

@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from dataflow.settings import PREFIX, Settings
 from dataflow.verify import Topics, compare, expected, out_of_order
 
-RULES = {"session_gap": 2.0, "match_window": 1.0, "allowed_lateness": 1.0}  # short, so that there is much to write
+# short gaps, so that there is much to write; lateness that a broker on a busy machine does not exceed
+RULES = {"session_gap": 2.0, "match_window": 1.0, "allowed_lateness": 5.0}
 PATIENCE = 240  # seconds
 
 
