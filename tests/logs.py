@@ -138,22 +138,37 @@ class Partitions:
 class Plan:
     """In which order, and in what pieces, the partitions are read: (source, number of messages).
 
-    What it leaves unread is read at its end, source by source, and then each source says that it has ended.
+    What it leaves unread is read in turn, `piece` messages at a time. Each source ends with its last message if the
+    ends come `early`, or after all messages of all sources.
     """
 
     steps: tuple[tuple[str, int], ...] = ()
+    piece: int = 1_000
+    early: bool = False
 
     def polls(self, partitions: Partitions) -> Iterator[Poll]:
+        running = dict.fromkeys(partitions.logs)  # in order
+
+        def ends() -> Iterator[Poll]:
+            for source in [each for each in running if not partitions.unread(each)]:
+                del running[source]
+                yield partitions.poll(source, 0, end=True)
+
         for source, count in self.steps:
-            yield partitions.poll(source, count)
-        for source in partitions.logs:
-            yield partitions.poll(source, partitions.unread(source))
-        for source in partitions.logs:
-            yield partitions.poll(source, 0, end=True)
+            if self.early:
+                yield from ends()
+            if source in running:
+                yield partitions.poll(source, count)
+        while any(partitions.unread(source) for source in running):
+            for source in list(running):
+                yield partitions.poll(source, self.piece)
+            if self.early:
+                yield from ends()
+        yield from ends()
 
     def length(self, logs: Logs) -> int:
         """How many polls it makes."""
-        return len(self.steps) + 2 * len(logs)
+        return sum(1 for _ in self.polls(Partitions(logs, 0)))
 
 
 class _Polls:

@@ -73,7 +73,8 @@ def _partitions(topic: str, rows: st.SearchStrategy, most: int) -> st.SearchStra
     messages = st.one_of(rows, rows, rows, rows, rows, rows, rows, JUNK)
     unsorted = st.lists(messages, max_size=most)
     in_order = st.lists(rows, max_size=most).map(lambda made: sorted(made, key=_timestamp))
-    partitions = st.lists(st.one_of(unsorted, in_order), min_size=1, max_size=4)
+    partition = st.one_of(unsorted, in_order, in_order)
+    partitions = st.lists(partition, min_size=1, max_size=1) | st.lists(partition, min_size=1, max_size=4)
     return partitions.map(lambda many: {f"{topic}/{number}": log(*rows) for number, rows in enumerate(many)})
 
 
@@ -92,7 +93,8 @@ SHARDS = st.integers(1, 8)
 
 @st.composite
 def plans(draw: st.DrawFn, logs: Logs, most: int = 30) -> Plan:
-    return Plan(tuple(draw(st.lists(st.tuples(st.sampled_from(sorted(logs)), st.integers(0, 4)), max_size=most))))
+    steps = st.lists(st.tuples(st.sampled_from(sorted(logs)), st.integers(0, 4)), max_size=most)
+    return Plan(tuple(draw(steps)), draw(st.integers(1, 4)), draw(st.booleans()))
 
 
 @st.composite

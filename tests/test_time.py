@@ -155,10 +155,12 @@ def test_rows_of_a_batch_are_judged_before_its_mark_counts():
 
 def test_a_resumed_clock_has_forgotten_all_claims_and_nothing_else():
     before = Clock(LATENESS)
-    before.advance(says("a", 100, now=1_000))
-    assert before.advance(says("b", 50, 1_010, caught_up=1_010)) == 95
+    before.advance(says("a", 100, now=1_000, sources="abc"))
+    before.advance(says("c", 80, now=1_000, sources="abc"))
+    assert before.advance(says("b", 50, 1_010, caught_up=1_010, sources="abc")) == 75
     after = Clock(LATENESS)
     after.restore(before.state())
-    assert after.watermark == 95
-    assert after.advance(says("a", 200, now=2_000)) == 95  # b is believed only once it claims anew
-    assert after.advance(says("b", 50, 2_001, caught_up=2_001)) == 195
+    assert after.watermark == 75
+    assert after.advance(says("a", 200, now=2_000, sources="abc")) == 75
+    assert after.advance(says("c", 200, now=2_000, sources="abc")) == 75  # b is believed only once it claims anew
+    assert after.advance(says("b", 50, 2_001, caught_up=2_001, sources="abc")) == 195
