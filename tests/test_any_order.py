@@ -24,7 +24,7 @@ from dataflow.reference import Answer
 TICK = 0.000001
 TIMES = st.builds(
     lambda fives, off: fives * 5 + off,
-    st.integers(0, 5) | st.integers(0, 24),
+    st.integers(0, 4) | st.integers(0, 8) | st.integers(0, 24),
     st.sampled_from([0, 0, 0, TICK, -TICK, 0.5, 1, -1, 2.5]),
 )
 USERS = st.sampled_from([1, 1, 1, 2, -7, 10**30])
@@ -71,9 +71,12 @@ PURCHASE_ROWS = st.builds(_purchase, TIMES, AMOUNTS, USERS, PAGES, DELAYS)
 def _partitions(topic: str, rows: st.SearchStrategy, most: int) -> st.SearchStrategy[Logs]:
     """Up to four partitions: full, sparse and empty ones, in order, nearly so, or not at all."""
     messages = st.one_of(rows, rows, rows, rows, rows, rows, rows, JUNK)
-    unsorted = st.lists(messages, max_size=most)
-    in_order = st.lists(rows, max_size=most).map(lambda made: sorted(made, key=_timestamp))
-    nearly = st.lists(rows, max_size=most).map(lambda made: sorted(made, key=lambda row: _timestamp(row) // 10))
+    few, many = {"max_size": most}, {"min_size": most // 2, "max_size": 2 * most}
+    unsorted = st.lists(messages, **few)
+    in_order = st.lists(rows, **few).map(lambda made: sorted(made, key=_timestamp))
+    nearly = (st.lists(rows, **few) | st.lists(rows, **many)).map(
+        lambda made: sorted(made, key=lambda row: _timestamp(row) // 10)
+    )
     partition = st.one_of(unsorted, in_order, nearly, nearly)
     partitions = st.lists(partition, min_size=1, max_size=1) | st.lists(partition, min_size=1, max_size=4)
     return partitions.map(lambda many: {f"{topic}/{number}": log(*rows) for number, rows in enumerate(many)})
