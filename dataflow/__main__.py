@@ -21,6 +21,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from dataflow import flow, shutdown
+from dataflow.cluster import addresses, process_id
 from dataflow.errors import UserError
 
 log = logging.getLogger("visits")
@@ -36,15 +37,15 @@ def _arguments() -> argparse.Namespace:
         description="Turns click streams into sessions. Settings come from the environment (VISITS_*) and .env; see README.",
     )
 
-    def option(short: str, long: str, variable: str, default: str | None, help: str, **kind: type) -> None:
+    def option(short: str, long: str, variable: str, default: str | int | None, help: str, **kind: type) -> None:
         value = os.environ.get(variable, default)
         parser.add_argument(short, long, default=value, help=f"{help} [{variable}; default {default}]", **kind)
 
     option(
         "-w", "--workers-per-process", "BYTEWAX_WORKERS_PER_PROCESS", "1", "worker threads of this process", type=int
     )
-    option("-i", "--process-id", "BYTEWAX_PROCESS_ID", None, "number of this process in a cluster, from 0", type=int)
-    option("-a", "--addresses", "BYTEWAX_ADDRESSES", None, "host:port of every process of the cluster, ;-separated")
+    option("-i", "--process-id", "BYTEWAX_PROCESS_ID", process_id(), "number of this process in a cluster", type=int)
+    option("-a", "--addresses", "BYTEWAX_ADDRESSES", addresses(), "host:port of all processes in it, ;-separated")
     option("-r", "--recovery-directory", "BYTEWAX_RECOVERY_DIRECTORY", "recovery", "the recovery store", type=Path)
     option("-s", "--snapshot-interval", "BYTEWAX_SNAPSHOT_INTERVAL", "10", "seconds between snapshots", type=float)
     option(
@@ -56,19 +57,36 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def open_store(directory: Path) -> None:
-    """Makes the recovery store if it is not there; processes that share the directory do not get in each other's way."""
+def open_store(directory: Path, process_id: int) -> None:
+    """Makes the recovery store if it is not there, and keeps others from it while this process lives.
+
+    The processes of a cluster may share the directory. Raises UserError, OSError or sqlite3.DatabaseError.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    mine = os.open(directory / f".process-{process_id}", os.O_CREAT | os.O_RDWR)  # open, and so locked, to the end
+    try:
+        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"the recovery store {directory} is in use: process {process_id} of this job is running already; stop it first"
+        ) from None
     with open(directory / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if parts := list(directory.glob("part-*.sqlite3")):
-            for part in parts:
-                with closing(sqlite3.connect(part)) as database:
-                    database.execute("PRAGMA schema_version")  # fails if it is none
-            log.info("recovery store %s: resuming", directory)
+            log.info("recovery store %s: %s", directory, resume_point(parts))
         else:
             init_db_dir(directory, _STORE_PARTITIONS)
             log.info("recovery store %s: new", directory)
+
+
+def resume_point(parts: list[Path]) -> str:
+    """Where a job with this store will go on, in words. Raises sqlite3.DatabaseError."""
+    epoch, taken = 0, None
+    for part in parts:
+        with closing(sqlite3.connect(part)) as store:
+            for last_epoch, last_taken in store.execute("SELECT max(worker_frontier), max(created_at) FROM fronts"):
+                epoch, taken = max(epoch, last_epoch or 0), max(filter(None, (taken, last_taken)), default=None)
+    return f"resuming from the snapshot of {taken} UTC, epoch {epoch}" if taken else "no snapshot in it yet; starting anew"
 
 
 def _choose_api_port() -> None:
@@ -100,10 +118,12 @@ def _stop(signum: int, frame: object) -> None:
 
 def main() -> int:
     """Runs the job until it is told to stop; returns the exit code."""
-    arguments = _arguments()
-    job = flow()
     try:
-        open_store(arguments.recovery_directory)
+        arguments = _arguments()
+        job = flow()
+        open_store(arguments.recovery_directory, arguments.process_id or 0)
+    except UserError as error:
+        sys.exit(f"visits: {error}")
     except (OSError, sqlite3.DatabaseError) as error:
         sys.exit(f"visits: the recovery store {arguments.recovery_directory} cannot be used: {error}")
     _choose_api_port()

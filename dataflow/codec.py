@@ -38,17 +38,17 @@ _purchase = msgspec.json.Decoder(_PurchaseText).decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
-Decode = Callable[[bytes | None, str, int], Row]
+Decode = Callable[[bytes | None, int], Row]  # of a message's value and position
 
 
-def decode_event(value: bytes | None, source: str, offset: int) -> Event:
+def decode_event(value: bytes | None, position: int) -> Event:
     """Reads a message of ``user-events``. Raises Unreadable."""
     text = _parse(_event, value)
     clashes = text.session_id is not msgspec.UNSET or text.amount is not msgspec.UNSET
-    return Event(_time(text), text.event_type, text.page_id, b"%d" % text.user_id, value, source, offset, clashes)
+    return Event(_time(text), b"%d" % text.user_id, value, position, text.page_id, text.event_type, clashes)
 
 
-def decode_purchase(value: bytes | None, source: str, offset: int) -> Purchase:
+def decode_purchase(value: bytes | None, position: int) -> Purchase:
     """Reads a message of ``purchases``. Raises Unreadable."""
     text = _parse(_purchase, value)
     amount = bytes(text.amount)
@@ -56,7 +56,7 @@ def decode_purchase(value: bytes | None, source: str, offset: int) -> Purchase:
         raise Unreadable("amount is not a number")
     if abs(float(amount)) == float("inf"):
         raise Unreadable("amount is out of range")
-    return Purchase(_time(text), text.page_id, b"%d" % text.user_id, amount, value, source, offset)
+    return Purchase(_time(text), b"%d" % text.user_id, value, position, text.page_id, amount)
 
 
 def encode_visit(event: Event, session_id: bytes, amount: bytes) -> bytes:

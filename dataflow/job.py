@@ -1,15 +1,23 @@
 """The job: the pipeline between the Kafka topics that the settings name."""
 
+import argparse
+import atexit
 import functools
 import logging
 import os
 import sys
+from collections import Counter
 
 from bytewax.dataflow import Dataflow
 
+from dataflow import shutdown
+from dataflow.cluster import process_id
 from dataflow.errors import UserError, speak_plainly
 from dataflow.kafka.client import Connection, connect, count_partitions
+from dataflow.kafka.lease import Lease
 from dataflow.kafka.lookout import Lookout
+from dataflow.kafka.notes import Notes, beginnings
+from dataflow.kafka.reread import KafkaReread
 from dataflow.kafka.sink import KafkaSink, SinkState, Writer
 from dataflow.kafka.source import KafkaSource, Reading, start_offset
 from dataflow.kafka.written import Written
@@ -17,8 +25,10 @@ from dataflow.pace import Pace
 from dataflow.partitioner import PARTITIONERS
 from dataflow.pipeline import Inputs, Outputs, Rules, build
 from dataflow.rules.rows import SECOND
-from dataflow.settings import Settings, load
-from dataflow.snapshots import Snapshots
+from dataflow.settings import PREFIX, Settings, load
+from dataflow.snapshots import Origin, Snapshots
+
+log = logging.getLogger("visits")
 
 
 def make_flow() -> Dataflow:
@@ -48,25 +58,59 @@ def _between_topics(settings: Settings) -> Dataflow:
     connection = Connection(settings)
     admin = connect(connection)
     partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
+    origin = _origin(settings)
+    notes = Notes(connection, settings.group + "-output")  # not the inputs' group, which lag monitors look at
+    begins = beginnings(notes, admin, {topic: partitions[topic] for topic in settings.outputs})
+    written_to = Counter(topic for topic, _ in begins)
+    for topic, count in written_to.items():
+        if count < partitions[topic]:
+            log.info("%s has %d partitions; the job goes on with the %d that it began with", topic, partitions[topic], count)
+    lease = Lease(notes, begins, settings.group) if _process_id() == 0 else None
+    if lease is not None:
+        lease.take()
+        shutdown.last_acts.append(lease.release)
+        atexit.register(lease.release)
     reading = Reading(
         connection=connection,
         lookout=Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}, settings.group),
         pace=pace,
         group=settings.group,
         lateness=rules.lateness,
-        shards=rules.shards,
+        origin=origin,
         start=start_offset(settings.start),
         stop_at_end=settings.stop_at_end,
     )
-    written = Written(admin, connection, settings.group + "-output")  # not among the inputs, where lag monitors look
-    writer = functools.cache(lambda: Writer(connection, written))  # made by the first part that writes
-    snapshots = Snapshots(SinkState, settings.shards)
+    written = Written(admin, connection, notes, begins, settings.group)
+    writer = functools.cache(lambda: Writer(connection, written, lease))  # made by the first part that writes
+    snapshots = Snapshots(SinkState, origin)
 
     def sink(topic: str) -> KafkaSink:
-        return KafkaSink(topic, partitions[topic], PARTITIONERS[settings.partitioner], writer, snapshots)
+        return KafkaSink(topic, written_to[topic], PARTITIONERS[settings.partitioner], writer, snapshots)
 
     inputs = Inputs(
         events=lambda decode: KafkaSource(settings.topic_user_events, decode, reading),
         purchases=lambda decode: KafkaSource(settings.topic_purchases, decode, reading),
+        reread=lambda decode: KafkaReread(connection, settings.topic_user_events, decode, settings.group),
+        events_topic=settings.topic_user_events,
+        purchases_topic=settings.topic_purchases,
     )
-    return build(inputs, Outputs(*map(sink, settings.outputs)), rules, pace)
+    return build(inputs, Outputs(*map(sink, settings.outputs)), rules, pace, origin)
+
+
+def _origin(settings: Settings) -> Origin:
+    @functools.cache  # every step of every shard is resumed, and once is enough
+    def on_change(name: str, before: float, now: float) -> None:
+        log.info(
+            "%s is now %g and was %g: the new value holds from the last snapshot on; what was written by then stays",
+            PREFIX + name.upper(), now, before,
+        )  # fmt: skip
+
+    numbers = {name: getattr(settings, name) for name in ("session_gap", "match_window", "allowed_lateness", "max_events")}
+    return Origin(settings.shards, settings.inputs + settings.outputs, numbers, on_change)
+
+
+def _process_id() -> int:
+    """This process's number in its cluster: by the command line, which is the engine's or like it, or the environment."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-i", "--process-id", type=int, default=process_id())
+    return parser.parse_known_args()[0].process_id or 0

@@ -6,7 +6,7 @@ all of them are driven by the watermarks that come with the batches.
 """
 
 # Callable of typing: Bytewax cannot look into that of collections.abc on Python 3.10
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Protocol, TypeVar
 
 import bytewax.operators as op
 from bytewax.dataflow import operator
@@ -15,22 +15,53 @@ from bytewax.operators import KeyedStream, StatefulBatchLogic
 from dataflow.batches import Batch, Joined, Ticked, Timed
 from dataflow.errors import UserError, inside_engine
 from dataflow.pace import Pace
-from dataflow.rules.join import PURCHASE, IntervalJoin
-from dataflow.rules.rows import END, Event, Row
+from dataflow.rules.join import PURCHASE, IntervalJoin, JoinState
+from dataflow.rules.rows import END, Event
 from dataflow.rules.session import Session, Sessions
 from dataflow.rules.time import Clock, ClockState
-from dataflow.snapshots import Snapshots
+from dataflow.snapshots import Origin, Snapshots
 
 Fold = TypeVar("Fold")
 
 
+class Keeper(Protocol):
+    """What a snapshot keeps of a session's fold."""
+
+    type: Any  # of what is kept; msgspec can encode it
+
+    def pack(self, fold: Any) -> Any:
+        """What is kept."""
+
+    def announce(self, kept: Any) -> None:
+        """Hears of everything that a process is to unpack, before it has to unpack the first."""
+
+    def unpack(self, kept: Any) -> Any:
+        """The fold again."""
+
+
+class Whole:
+    """Keeps folds as they are; `type` is theirs."""
+
+    def __init__(self, type: Any) -> None:
+        self.type = type
+
+    def pack(self, fold: Any) -> Any:
+        return fold
+
+    def announce(self, kept: Any) -> None:
+        pass
+
+    def unpack(self, kept: Any) -> Any:
+        return kept
+
+
 @operator
-def clock(step_id: str, up: KeyedStream[Batch], lateness: int, shards: int, pace: Pace) -> KeyedStream[Ticked]:
+def clock(step_id: str, up: KeyedStream[Batch], lateness: int, origin: Origin, pace: Pace) -> KeyedStream[Ticked]:
     """Advances a shard's watermark, and takes out rows that it has passed.
 
     Args:
         lateness: allowed lateness, in microseconds.
-        shards: how many shards there are.
+        origin: whose snapshots they are.
         pace: hears how far each source has come.
     """
 
@@ -49,23 +80,24 @@ def clock(step_id: str, up: KeyedStream[Batch], lateness: int, shards: int, pace
         pace.hear(source, clock.bounds[source], len(batch.time.sources))
         return Ticked(rows, watermark, late)
 
-    return op.stateful_map("clock", up, _Mapper(Snapshots(ClockState, shards), build, advance))
+    return op.stateful_map("clock", up, _Mapper(Snapshots(ClockState, origin), build, advance))
 
 
 @operator
-def join_purchases(step_id: str, up: KeyedStream[Timed], window: int, shards: int) -> KeyedStream[Joined]:
+def join_purchases(step_id: str, up: KeyedStream[Timed], window: int, origin: Origin) -> KeyedStream[Joined]:
     """Finds the amounts of purchase events.
 
     Events go on at once, each match after its event as soon as both sides are there.
 
     Args:
         window: largest distance between event and purchase row, in microseconds.
-        shards: how many shards there are.
+        origin: whose snapshots they are.
     """
 
-    def build(state: list[Row] | None) -> IntervalJoin:
+    def build(state: JoinState | None) -> IntervalJoin:
         made = IntervalJoin(window)
-        made.restore(state or [])
+        if state is not None:
+            made.restore(state)
         return made
 
     def join(held: IntervalJoin, batch: Timed) -> Joined:
@@ -78,7 +110,7 @@ def join_purchases(step_id: str, up: KeyedStream[Timed], window: int, shards: in
             matches += held.add(row)
         return Joined(events + matches, batch.watermark, held.expire(batch.watermark))
 
-    return op.stateful_map("join", up, _Mapper(Snapshots(list[Row], shards), build, join))
+    return op.stateful_map("join", up, _Mapper(Snapshots(JoinState, origin), build, join))
 
 
 @operator
@@ -87,48 +119,60 @@ def session_window(
     up: KeyedStream[Timed],
     gap: int,
     hold: int,
-    shards: int,
+    origin: Origin,
     builder: Callable[[], Fold],
     folder: Callable[[Fold, Any], Fold],
     merger: Callable[[Fold, Fold], Fold],
+    keeper: Keeper,
 ) -> KeyedStream[list[Session[Fold]]]:
     """Folds each user's rows into sessions and emits those that the watermark has closed, a list at a time.
 
     Args:
         gap: longest pause inside a session, in microseconds.
         hold: keep a session open so long beyond its last row, if that is longer than the gap.
-        shards: how many shards there are.
-        builder: starts a fold; it is the fold's type, or has it as its return annotation, and msgspec can encode it.
+        origin: whose snapshots they are.
+        builder: starts a fold.
         folder: adds a row to a fold and returns it.
         merger: unites a fold with that of the session after it and returns it.
+        keeper: what a snapshot keeps of a fold; `Whole(type)` keeps all of it.
     """
-    fold = builder if isinstance(builder, type) else builder.__annotations__["return"]
-    snapshots = Snapshots(list[tuple[bytes, int, int, fold]], shards)
+    snapshots = Snapshots(list[tuple[bytes, int, int, keeper.type]], origin)
 
     def build(data: bytes | None) -> _SessionLogic:
-        sessions = Sessions(gap, hold, builder, folder, merger)
-        if data is not None:
-            sessions.restore(Session(*fields) for fields in snapshots.unpack(data))
-        return _SessionLogic(sessions, snapshots)
+        kept = snapshots.unpack(data) if data is not None else []
+        return _SessionLogic(Sessions(gap, hold, builder, folder, merger), snapshots, keeper, kept)
 
     return op.stateful_batch("sessions", up, build)
 
 
 class _SessionLogic(StatefulBatchLogic[Timed, list[Session], bytes]):
-    def __init__(self, sessions: Sessions, snapshots: Snapshots) -> None:
+    def __init__(self, sessions: Sessions, snapshots: Snapshots, keeper: Keeper, kept: list[tuple]) -> None:
         self.sessions = sessions
         self.snapshots = snapshots
+        self.keeper = keeper
+        self.kept = kept  # sessions that are still as a snapshot has them
+        for *_, fold in kept:
+            keeper.announce(fold)
 
     def on_batch(self, values: list[Timed]) -> tuple[list[list[Session]], bool]:
+        if self.kept:
+            self.restore()
         closed = []
         for batch in values:
             self.sessions.add(batch.rows)
             closed += self.sessions.close(batch.watermark)
         return ([closed] if closed else []), StatefulBatchLogic.RETAIN
 
+    @inside_engine
+    def restore(self) -> None:
+        unpack = self.keeper.unpack
+        self.sessions.restore(Session(user, start, end, unpack(fold)) for user, start, end, fold in self.kept)
+        self.kept = []
+
     def snapshot(self) -> bytes:
+        pack = self.keeper.pack
         opened = (session for sessions in self.sessions.open.values() for session in sessions)
-        return self.snapshots.pack([(each.user, each.start, each.end, each.fold) for each in opened])
+        return self.snapshots.pack([(each.user, each.start, each.end, pack(each.fold)) for each in opened] + self.kept)
 
 
 class _Mapper:

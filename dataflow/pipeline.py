@@ -17,13 +17,15 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from dataflow.batches import Batch, Joined, Output, Poll
+from dataflow.batches import Batch, Output, Poll
 from dataflow.codec import Decode, decode_event, decode_purchase, encode_suspicious, encode_visit
-from dataflow.operators import clock, join_purchases, session_window
+from dataflow.operators import Whole, clock, join_purchases, session_window
+from dataflow.kept import KeptVisits, Reread
 from dataflow.pace import Pace
-from dataflow.rules.rows import SECOND, Event, Rejected, Row
+from dataflow.rules.rows import PARTITIONS, SECOND, Event, Rejected, Row
 from dataflow.rules.session import Session
 from dataflow.rules.visits import Visit, add_row, session_id, suspicion, unite
+from dataflow.snapshots import Origin
 
 LATE = "late"
 NO_EVENT = "no event in its time"
@@ -44,10 +46,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Makes the two sources, each told how to decode its messages; they emit a `Poll` at a time."""
+    """Makes the two sources, each told how to decode its messages; they emit a `Poll` at a time.
+
+    `reread` makes what can read events again, by their positions: with it a snapshot need only hold these.
+    """
 
     events: Callable[[Decode], Source[Poll]]
     purchases: Callable[[Decode], Source[Poll]]
+    reread: Callable[[Decode], Reread] | None = None
+    events_topic: str = "user-events"
+    purchases_topic: str = "purchases"
 
 
 @dataclass(frozen=True)
@@ -61,23 +69,30 @@ class Outputs:
     unmatched_purchases: Sink[Keyed]
 
 
-def build(inputs: Inputs, outputs: Outputs, rules: Rules, pace: Pace | None = None) -> Dataflow:
-    """Puts the job together; `pace` is shared with sources that keep it."""
+def build(
+    inputs: Inputs, outputs: Outputs, rules: Rules, pace: Pace | None = None, origin: Origin | None = None
+) -> Dataflow:
+    """Puts the job together; `pace` is shared with sources that keep it, `origin` stands in the snapshots."""
+    pace, origin = pace or Pace(), origin or Origin(rules.shards)
+    keeper = KeptVisits(inputs.reread(decode_event)) if inputs.reread is not None else Whole(Visit)
     flow = Dataflow("visits")
     events = op.input("read_events", flow, inputs.events(decode_event))
     purchases = op.input("read_purchases", flow, inputs.purchases(decode_purchase))
     polls = op.merge("merge", events, purchases)
     batches = op.flat_map("shard", polls, sharder(rules.shards))
-    ticked = clock("clock", batches, rules.lateness, rules.shards, pace or Pace())
-    joined = join_purchases("join_purchases", ticked, rules.window, rules.shards)
-    closed = session_window("session_window", joined, rules.gap, rules.window, rules.shards, Visit, add_row, unite)
+    ticked = clock("clock", batches, rules.lateness, origin, pace)
+    joined = join_purchases("join_purchases", ticked, rules.window, origin)
+    closed = session_window(
+        "session_window", joined, rules.gap, rules.window, origin, Visit, add_row, unite, keeper
+    )
 
     late_in_log = op.flat_map("take_late", polls, lambda poll: poll.late)
     late_in_shard = op.flat_map("take_overtaken", ticked, lambda keyed: keyed[1].late)
     late = op.branch("split_late", op.merge("merge_late", late_in_log, late_in_shard), lambda row: type(row) is Event)
-    late_events = op.map("encode_late_events", late.trues, late_row)
-    late_purchases = op.map("encode_late_purchases", late.falses, late_row)
-    without_event = op.flat_map("encode_unmatched", joined, unmatched_purchases)
+    late_events = op.map("encode_late_events", late.trues, rejecter(inputs.events_topic, LATE))
+    late_purchases = op.map("encode_late_purchases", late.falses, rejecter(inputs.purchases_topic, LATE))
+    met_nobody = op.flat_map("take_unmatched", joined, lambda keyed: keyed[1].unmatched)
+    without_event = op.map("encode_unmatched", met_nobody, rejecter(inputs.purchases_topic, NO_EVENT))
     unmatched = op.merge("merge_unmatched", late_purchases, without_event)
 
     op.output("write_visits", op.flat_map("encode_visits", closed, visits), outputs.visits)
@@ -122,13 +137,14 @@ def suspects(max_events: int) -> Callable[[tuple[str, list[Session[Visit]]]], It
     return suspect
 
 
-def late_row(row: Row) -> Keyed:
-    return _rejected(Rejected(row.user, row.value, LATE, row.source, row.offset))
+def rejecter(topic: str, reason: str) -> Callable[[Row], Keyed]:
+    """Makes of a row of a topic one that says why it is none of a visit."""
 
+    def reject(row: Row) -> Keyed:
+        offset, partition = divmod(row.position, PARTITIONS)
+        return _rejected(Rejected(row.user, row.value, reason, f"{topic}/{partition}", offset))
 
-def unmatched_purchases(keyed: tuple[str, Joined]) -> Iterator[Keyed]:
-    for row in keyed[1].unmatched:
-        yield _rejected(Rejected(row.user, row.value, NO_EVENT, row.source, row.offset))
+    return reject
 
 
 def dead_letters(poll: Poll) -> Iterator[Keyed]:

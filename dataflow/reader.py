@@ -5,7 +5,7 @@ from typing import Protocol
 
 from dataflow.batches import Poll
 from dataflow.codec import Decode, Unreadable
-from dataflow.rules.rows import END, NEVER, SECOND, Rejected, Row, Time
+from dataflow.rules.rows import END, NEVER, PARTITIONS, SECOND, Rejected, Row, Time
 from dataflow.rules.time import Mark, SourceTime
 
 FUTURE = 60 * SECOND  # a row farther ahead of the clocks than this is unreadable: its session would never close
@@ -27,6 +27,7 @@ class Reader:
 
     def __init__(self, source: str, decode: Decode, lateness: int, mark: Time = NEVER) -> None:
         self.source = source
+        self._partition = int(source.rpartition("/")[2])
         self._decode = decode
         self._mark = Mark(lateness, mark)
 
@@ -43,16 +44,16 @@ class Reader:
         rows: list[Row] = []
         late: list[Row] = []
         unreadable: list[Rejected] = []
-        decode, source, is_late = self._decode, self.source, self._mark.is_late
+        decode, partition, is_late = self._decode, self._partition, self._mark.is_late
         latest = time.now + FUTURE
         for message in messages:
             stored = _stored(message)
             try:
-                row = decode(message.value(), source, message.offset())
+                row = decode(message.value(), message.offset() * PARTITIONS + partition)
                 if row.time > latest or row.time > stored + FUTURE:
                     raise Unreadable("timestamp is more than 60 s ahead of the clock")
             except Unreadable as error:
-                unreadable.append(Rejected(message.key(), message.value(), str(error), source, message.offset()))
+                unreadable.append(Rejected(message.key(), message.value(), str(error), self.source, message.offset()))
                 continue
             if is_late(row.time, stored):
                 late.append(row)

@@ -23,7 +23,7 @@ from dataflow.codec import decode_event, decode_purchase
 from dataflow.pipeline import Inputs, Keyed, Outputs, Rules, build
 from dataflow.reader import Reader
 from dataflow.reference import AHEAD, NOT_A_ROW, Answer, Numbers, Record, Row, answer
-from dataflow.rules.rows import END, NEVER, SECOND, Time
+from dataflow.rules.rows import END, NEVER, PARTITIONS, SECOND, Event, Time
 from dataflow.rules.time import SourceTime
 
 NOON = 1_710_331_200  # 2024-03-13, UTC
@@ -266,8 +266,26 @@ def bytewax_flow(
     inputs = Inputs(
         events=lambda decode: TestingSource(_Polls(logs, plan, rules, first, stops, crashes)),
         purchases=lambda decode: TestingSource(_Polls(logs, plan, rules, second, (), ())),
+        reread=lambda decode: Reread(logs),
     )
     return build(inputs, written.sinks, rules)
+
+
+class Reread:
+    """Reads events again, as a resume does; only those that it was told of before, each once."""
+
+    def __init__(self, logs: Logs) -> None:
+        self.logs = logs
+        self._announced: Counter[int] = Counter()
+
+    def announce(self, positions: Iterable[int]) -> None:
+        self._announced.update(positions)
+
+    def event(self, position: int) -> Event:
+        assert self._announced[position] > 0
+        self._announced[position] -= 1
+        offset, partition = divmod(position, PARTITIONS)
+        return decode_event(self.logs[f"user-events/{partition}"][offset].value, position)
 
 
 class Job:
@@ -280,7 +298,8 @@ class Job:
 
     def __init__(self, logs: Logs | None = None, rules: Rules = Rules()) -> None:
         self.partitions = Partitions(logs if logs is not None else {EVENTS: [], PURCHASES: []}, rules.lateness)
-        self._engine, self.written = _engine(rules)
+        self._engine, self.written, reread = _engine(rules)
+        reread.logs = self.partitions.logs
         self._engine.resume({})
         self.written.clear()
 
@@ -327,11 +346,13 @@ def wall(at: float) -> int:
 
 
 @cache
-def _engine(rules: Rules) -> tuple[Engine, Written]:
+def _engine(rules: Rules) -> tuple[Engine, Written, Reread]:
     """Building a flow takes longer than running it, so every set of rules has one for all tests."""
     written = Written()
     nothing = TestingSource([])
-    return Engine(build(Inputs(lambda decode: nothing, lambda decode: nothing), written.sinks, rules)), written
+    reread = Reread({})
+    inputs = Inputs(lambda decode: nothing, lambda decode: nothing, lambda decode: reread)
+    return Engine(build(inputs, written.sinks, rules)), written, reread
 
 
 def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:

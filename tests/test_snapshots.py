@@ -6,15 +6,17 @@ import msgspec
 import pytest
 
 from dataflow.errors import UserError
+from dataflow.kept import KeptVisits
 from dataflow.operators import _Held
-from dataflow.rules.join import IntervalJoin, match
-from dataflow.rules.rows import END, NEVER, Event, Purchase, Row
+from dataflow.rules.join import IntervalJoin, JoinState, match
+from dataflow.rules.rows import END, NEVER, Event, Purchase, position
 from dataflow.rules.time import ClockState
 from dataflow.rules.visits import Visit
-from dataflow.snapshots import VERSION, Snapshots
+from dataflow.snapshots import VERSION, Origin, Snapshots
 
-EVENT = Event(-5, "päge", -(2**63), b"-7", b"{}\xc3\xa9", "user-events/0", 2**40, True)
-PURCHASE = Purchase(5, 2**63 - 1, b"9" * 4300, b"-0.50", b"{}", "purchases/0", 0, True)
+JOB = Origin(8, ("user-events", "visits"))
+EVENT = Event(-5, b"-7", b"{}\xc3\xa9", position(65_535, 2**45), -(2**63), "päge", True)
+PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
 
 
 @pytest.mark.parametrize(
@@ -26,8 +28,8 @@ PURCHASE = Purchase(5, 2**63 - 1, b"9" * 4300, b"-0.50", b"{}", "purchases/0", 0
             ClockState({"a/0": 1_710_331_200_000_001, "b/0": NEVER, "c/0": END}, 2**62, 2**62, -5),
             id="clock",
         ),
-        pytest.param(list[Row], [], id="empty join"),
-        pytest.param(list[Row], [EVENT, PURCHASE], id="join"),
+        pytest.param(JoinState, JoinState([], []), id="empty join"),
+        pytest.param(JoinState, JoinState([(-5, b"-7", -(2**63))], [PURCHASE]), id="join"),
         pytest.param(
             list[tuple[bytes, int, int, Visit]],
             [(b"1", 1, 2, Visit([EVENT], match(EVENT, PURCHASE))), (b"2", 3, 3, Visit([EVENT]))],
@@ -36,12 +38,12 @@ PURCHASE = Purchase(5, 2**63 - 1, b"9" * 4300, b"-0.50", b"{}", "purchases/0", 0
     ],
 )
 def test_a_state_comes_back_as_it_was(kind, state):
-    snapshots = Snapshots(kind, 8)
+    snapshots = Snapshots(kind, JOB)
     assert snapshots.unpack(snapshots.pack(state)) == state
 
 
 def test_times_come_back_as_exact_numbers():
-    snapshots = Snapshots(ClockState, 8)
+    snapshots = Snapshots(ClockState, JOB)
     state = snapshots.unpack(snapshots.pack(ClockState({"a": 9_007_199_254_740_993}, 9_007_199_254_740_993, 0, NEVER)))
     assert type(state.high) is type(state.marks["a"]) is int
     assert state.high == 9_007_199_254_740_993
@@ -51,9 +53,14 @@ def test_times_come_back_as_exact_numbers():
     ("data", "reason"),
     [
         pytest.param(
-            Snapshots(list[int], 4).pack([1]),
+            Snapshots(list[int], Origin(4, JOB.topics)).pack([1]),
             "the recovery store was written with 4 shards and this job has 8; set VISITS_SHARDS=4",
             id="shards",
+        ),
+        pytest.param(
+            Snapshots(list[int], Origin(8, ("clicks", "visits"))).pack([1]),
+            "the recovery store is of a job with other topics (clicks); set VISITS_TOPIC_* as they were",
+            id="topics",
         ),
         pytest.param(
             msgspec.msgpack.encode([VERSION + 1, 8, [1]]),
@@ -71,7 +78,7 @@ def test_times_come_back_as_exact_numbers():
 )
 def test_what_is_not_this_jobs_state_is_refused_in_one_line(data, reason):
     with pytest.raises(UserError) as caught:
-        Snapshots(list[int], 8).unpack(data)
+        Snapshots(list[int], JOB).unpack(data)
     assert str(caught.value).startswith(reason)
     assert "\n" not in str(caught.value)
 
@@ -79,8 +86,37 @@ def test_what_is_not_this_jobs_state_is_refused_in_one_line(data, reason):
 def test_what_the_engine_copies_at_a_snapshot_is_bytes_of_that_moment():
     join = IntervalJoin(5)
     join.add(EVENT)
-    snapshots = Snapshots(list[Row], 8)
+    snapshots = Snapshots(JoinState, JOB)
     copied = copy.deepcopy(_Held(join, snapshots))
     join.add(PURCHASE)
     assert type(copied) is bytes
-    assert snapshots.unpack(copied) == [EVENT]
+    assert snapshots.unpack(copied) == JoinState([(EVENT.time, EVENT.user, EVENT.page)], [])
+
+
+def test_a_setting_that_may_change_is_told_with_its_old_and_its_new_value():
+    told = []
+    data = Snapshots(int, Origin(8, numbers={"session_gap": 20, "match_window": 5})).pack(1)
+    later = Origin(8, numbers={"session_gap": 30.5, "match_window": 5}, on_change=lambda *change: told.append(change))
+    assert Snapshots(int, later).unpack(data) == 1
+    assert told == [("session_gap", 20, 30.5)]
+
+
+def test_of_an_open_session_it_is_kept_where_its_events_are():
+    events = [msgspec.structs.replace(EVENT, position=position(partition, offset)) for partition, offset in ((3, 9), (2, 4))]
+    announced = []
+
+    class Topic:
+        def announce(self, positions):
+            announced.extend(positions)
+
+        def event(self, wanted):
+            return next(event for event in events if event.position == wanted)
+
+    keeper = KeptVisits(Topic())
+    snapshots = Snapshots(keeper.type, JOB)
+    data = snapshots.pack(keeper.pack(Visit(events, match(EVENT, PURCHASE))))
+    kept = snapshots.unpack(data)
+    keeper.announce(kept)
+    assert announced == [event.position for event in events]
+    assert keeper.unpack(kept) == Visit(events, match(EVENT, PURCHASE))
+    assert EVENT.value not in data

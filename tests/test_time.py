@@ -122,7 +122,7 @@ def test_the_watermark_is_the_slowest_bound_less_the_lateness_and_never_falls(sa
 
 
 def row(time: int) -> Event:
-    return Event(time, "click", 1, b"1", b"{}", "a", 0)
+    return Event(time, b"1", b"{}", 0, 1, "click")
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from dataflow.rules.visits import Visit, add_row, session_id, suspicion, unite
 
 
 def seen(time: int, event_type: str = "page-view") -> Event:
-    return Event(time, event_type, 1, b"1", b"", "user-events/0", time)
+    return Event(time, b"1", b"", time, 1, event_type)
 
 
 def paid(time: int, amount: str) -> Purchase:
-    return Purchase(time, 1, b"1", amount.encode(), b"", "purchases/0", time)
+    return Purchase(time, b"1", b"", time, 1, amount.encode())
 
 
 def fold(*rows) -> Visit:

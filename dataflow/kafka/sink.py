@@ -16,7 +16,9 @@ from dataflow import shutdown
 from dataflow.batches import Output
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
-from dataflow.kafka.written import Place, Written, fingerprint
+from dataflow.kafka.lease import Lease
+from dataflow.kafka.notes import Place
+from dataflow.kafka.written import Written, fingerprint
 from dataflow.snapshots import Snapshots
 
 _TUNING = {"linger.ms": 20, "batch.size": 1_000_000, "compression.type": "lz4"}
@@ -34,11 +36,20 @@ _GRACE = 5  # seconds that a stop waits for Kafka
 _ROW = 100  # bytes that a row takes beside its value
 
 
-class Writer:
-    """The one producer of a process, used by all parts of all its sinks."""
+_ADVICE = {
+    KafkaError.MSG_SIZE_TOO_LARGE: "; raise max.message.bytes of the topic and start again",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "; allow the job to write there and start again",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "; allow the job to write idempotently and start again",
+    KafkaError.POLICY_VIOLATION: "; the cluster's policy forbids it",
+}
 
-    def __init__(self, connection: Connection, written: Written) -> None:
+
+class Writer:
+    """The one producer of a process, used by all parts of all its sinks; the job's first process has the lease."""
+
+    def __init__(self, connection: Connection, written: Written, lease: Lease | None) -> None:
         self.written = written
+        self._lease = lease
         self._refused: str | None = None
         self._handed_over = 0
         self._ends: dict[Place, int] = {}
@@ -47,20 +58,22 @@ class Writer:
         self._producer = Producer({**_TUNING, **connection.properties, **_ESSENTIAL, "on_delivery": self._on_delivery})
         shutdown.last_acts.append(self.flush)
 
-    def write(self, topic: str, partition: int, output: Output) -> None:
+    def write(self, topic: str, partition: int, outputs: list[Output]) -> None:
         """Hands rows over to be sent; waits while there is no room. Raises UserError if Kafka refused a row."""
         shutdown.stand_still_if_requested()
-        key, values, headers = output.key, output.values, output.headers
+        if self._lease is not None:
+            self._lease.wait_until_held()
         self._moved.add((topic, partition))
-        self._make_room(sum(map(len, filter(None, values))) + _ROW * len(values))
-        if headers is None:
-            rows = [{"key": key, "value": value} for value in values]
-            if self._producer.produce_batch(topic, rows, partition) < len(rows):
-                error = next(row["_error"] for row in rows if "_error" in row)
-                raise UserError(f"{topic}/{partition}: a row cannot be sent: {error.str()}")
-        else:
-            for value in values:
-                self._producer.produce(topic, value, key, partition, headers=headers)
+        rows = [{"key": each.key, "value": value} for each in outputs if each.headers is None for value in each.values]
+        self._make_room(sum(len(row["value"]) for row in rows) + _ROW * len(rows))
+        if rows and self._producer.produce_batch(topic, rows, partition) < len(rows):
+            error = next(row["_error"] for row in rows if "_error" in row)
+            raise UserError(f"{topic}/{partition}: a row cannot be sent: {error.str()}")
+        for each in outputs:
+            if each.headers is not None:  # which produce_batch does not take
+                for value in each.values:
+                    self._make_room(len(value or b"") + _ROW)
+                    self._producer.produce(topic, value, each.key, partition, headers=each.headers)
         self._serve(0)
 
     def flush(self) -> None:
@@ -101,7 +114,8 @@ class Writer:
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None and self._refused is None:
-            self._refused = f"{message.topic()}/{message.partition()}: Kafka refuses a row: {error.str()}"
+            advice = _ADVICE.get(error.code(), "")
+            self._refused = f"{message.topic()}/{message.partition()}: Kafka refuses a row: {error.str()}{advice}"
 
     def _check(self) -> None:
         if self._refused is not None:
@@ -109,10 +123,11 @@ class Writer:
 
 
 class SinkState(msgspec.Struct, array_like=True):
-    """A part as of a snapshot: its end, and the fingerprints of rows before it that are still to come up again."""
+    """A part as of a snapshot."""
 
     end: int
-    pending: list[bytes]
+    pending: list[bytes]  # fingerprints of rows before the end that are still to come up again
+    partitions: int  # of the topic, as far as they are written to
 
 
 class KafkaSink(FixedPartitionedSink[Output, bytes]):
@@ -120,7 +135,7 @@ class KafkaSink(FixedPartitionedSink[Output, bytes]):
 
     Args:
         topic: its name.
-        partitions: how many it has.
+        partitions: how many of its partitions are written to.
         partitioner: hashes a key to the number that chooses among them.
         writer: gives the process's writer.
         snapshots: packs the parts' states.
@@ -152,31 +167,43 @@ class KafkaSink(FixedPartitionedSink[Output, bytes]):
         if resume_state is not None:
             state = self._snapshots.unpack(resume_state)
         else:
-            state = SinkState(writer.written.beginning(place), [])
+            state = SinkState(writer.written.beginnings[place], [], self._partitions)
+        if state.partitions != self._partitions:
+            raise UserError(
+                f"{self._topic} had {state.partitions} partitions when the job last ran, and Kafka has since forgotten the "
+                f"job's notes; start with an empty recovery store and VISITS_GROUP set to a new name"
+            )
         present = Counter(state.pending) + writer.written.rows(place, state.end)
-        return _Partition(place, present, writer, self._snapshots)
+        return _Partition(place, self._partitions, present, writer, self._snapshots)
 
 
 class _Partition(StatefulSinkPartition[Output, bytes]):
     """One output partition; `present` are the rows that stand there and have not come up again."""
 
-    def __init__(self, place: Place, present: Counter[bytes], writer: Writer, snapshots: Snapshots[SinkState]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        partitions: int,
+        present: Counter[bytes],
+        writer: Writer,
+        snapshots: Snapshots[SinkState],
+    ) -> None:
         self._place = place
+        self._partitions = partitions
         self._present = present
         self._writer = writer
         self._snapshots = snapshots
 
     @inside_engine
     def write_batch(self, values: list[Output]) -> None:
-        for output in values:
-            if self._present:
-                output = self._without_present(output)
-            if output.values:
-                self._writer.write(*self._place, output)
+        if self._present:
+            values = list(map(self._without_present, values))
+        self._writer.write(*self._place, values)
 
     @inside_engine
     def snapshot(self) -> bytes:
-        return self._snapshots.pack(SinkState(self._writer.end(self._place), list(self._present.elements())))
+        end = self._writer.end(self._place)
+        return self._snapshots.pack(SinkState(end, list(self._present.elements()), self._partitions))
 
     @inside_engine
     def close(self) -> None:

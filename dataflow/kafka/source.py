@@ -23,7 +23,7 @@ from dataflow.pace import Pace, Runner
 from dataflow.reader import Reader
 from dataflow.rules.rows import END, NEVER, Time
 from dataflow.rules.time import SourceTime
-from dataflow.snapshots import Snapshots
+from dataflow.snapshots import Origin, Snapshots
 
 log = logging.getLogger("visits")
 
@@ -68,7 +68,7 @@ class Reading:
         pace: keeps the sources in step.
         group: name under which the consumers read.
         lateness: allowed lateness, in microseconds.
-        shards: how many there are; a resume with another number is refused.
+        origin: whose snapshots they are.
         start: offset at which a partition that has no state begins.
         stop_at_end: read to the end that the partition has when it is opened, and no farther.
     """
@@ -78,7 +78,7 @@ class Reading:
     pace: Pace
     group: str
     lateness: int
-    shards: int
+    origin: Origin
     start: int
     stop_at_end: bool
 
@@ -94,10 +94,10 @@ class KafkaSource(FixedPartitionedSource[Poll, bytes]):
         self._topic = topic
         self._decode = decode
         self._reading = reading
-        self._snapshots = Snapshots(dict[int, SourceState], reading.shards)
+        self._snapshots = Snapshots(dict[int, SourceState], reading.origin)
 
     def list_parts(self) -> list[str]:
-        return [f"{self._topic} lane {lane:02}" for lane in range(_LANES)]
+        return [f"lane {lane:02}" for lane in range(_LANES)]  # not by topic: a resume with another is told in one line
 
     @inside_engine
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Lane":

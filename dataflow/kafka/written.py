@@ -5,32 +5,26 @@ output partition, remembers its end as of a snapshot; when it resumes, it reads 
 out every row that is already there, as often as it is there.
 """
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from typing import TypeVar
 
 import msgspec
-from confluent_kafka import (
-    OFFSET_INVALID,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from dataflow import shutdown
 from dataflow.errors import UserError
 from dataflow.kafka.client import Connection
+from dataflow.kafka.notes import End, Notes, Place, ends_of, insist
 
 Headers = list[tuple[str, bytes]] | None
-Place = tuple[str, int]  # topic and partition
-Answer = TypeVar("Answer")
 
-_PATIENCE = 5.0  # seconds for an answer, before asking again
 _MOST = 1_000_000  # rows of one partition that are kept in mind: 150 MB
+_ANSWERED_WITHIN = 1.0  # seconds for the leaders of all partitions
+_CALM = 1.0  # seconds; then brokers have taken in whatever a killed process had sent them
 
 
 def fingerprint(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
@@ -44,48 +38,27 @@ class Written:
     Args:
         admin: asks the brokers.
         connection: what its consumers start from.
-        group: consumer group in which the job notes where its output began. It is the job's identity: rows written
-            since then under the same name are its own.
+        notes: the job's.
+        beginnings: where the job's own rows begin in each partition that it writes to.
+        group: name under which the consumers read.
     """
 
-    def __init__(self, admin: AdminClient, connection: Connection, group: str) -> None:
+    def __init__(
+        self, admin: AdminClient, connection: Connection, notes: Notes, beginnings: Mapping[Place, int], group: str
+    ) -> None:
         self._admin = admin
         self._connection = connection
+        self._notes = notes
         self._group = group
-        # a consumer keeps the notes: when brokers come back, librdkafka aborts the process in which the admin client had
-        # waited for a group's offsets, or never answers it again
-        self._keeper = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
+        self.beginnings = beginnings
+        self._calm_at = time.monotonic() + _CALM
+        self._settled: dict[Place, int] = {}
+        self._lock = threading.Lock()  # guards _settled
 
     def ends(self, places: Iterable[Place]) -> dict[Place, int]:
         """The offsets after the last rows of partitions. Waits for brokers that are away."""
-        asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
-
-        def ask() -> dict[Place, int]:
-            answers = self._admin.list_offsets(asked, request_timeout=_PATIENCE)
-            try:
-                ends = {(where.topic, where.partition): answer.result().offset for where, answer in answers.items()}
-            except KafkaException:
-                for topic in {where.topic for where in asked}:  # or librdkafka goes on asking the leaders of old
-                    self._admin.list_topics(topic, timeout=_PATIENCE)
-                raise
-            if min(ends.values(), default=0) < 0:  # what librdkafka may say of a broker out of reach
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            return ends
-
-        return self._insist(ask)
-
-    def beginning(self, place: Place) -> int:
-        """Where this job's rows begin in a partition; before it has written any, that is the present end, and noted.
-
-        It must be noted before the first row: a job that is killed before its first snapshot has nothing else to tell
-        it which rows are its own.
-        """
-        where = TopicPartition(*place)
-        noted = self._insist(lambda: _checked(self._keeper.committed([where], timeout=_PATIENCE)))
-        if noted != OFFSET_INVALID:
-            return noted
-        where.offset = self.ends([place])[place]
-        return self._insist(lambda: _checked(self._keeper.commit(offsets=[where], asynchronous=False)))
+        ends = insist(lambda: ends_of(self._admin, places), self._notes.poll)
+        return {place: end.offset for place, end in ends.items()}
 
     def rows(self, place: Place, begin: int) -> Counter[bytes]:
         """The fingerprints of a partition's rows from an offset on, and how often each is there.
@@ -94,58 +67,94 @@ class Written:
             UserError: they are too many to be from one interval between two snapshots.
         """
         rows: Counter[bytes] = Counter()
-        end = self.ends([place])[place]
+        end = self._settled_end(place)
         if begin >= end:
             return rows
         if end - begin > _MOST:
             raise UserError(
-                f"{place[0]}/{place[1]}: {end - begin:,} rows of the job {self._group!r} are there, and nothing that says "
-                "which are done; resume with its recovery store, or set VISITS_GROUP to a new name to write all again"
+                f"{place[0]}/{place[1]}: {end - begin:,} rows of this job are there, and nothing that says which are "
+                "done; resume with its recovery store, or set VISITS_GROUP to a new name to write all again"
             )
-        consumer = Consumer(
-            {
-                **self._connection.properties,
-                "group.id": self._group,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",  # rows that retention has removed are not wanted
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 10,
-            }
-        )
+        consumer = self._consumer("earliest")  # rows that retention has removed are not wanted
         consumer.assign([TopicPartition(*place, begin)])
         while True:
             for message in consumer.consume(10_000, 0.1):
                 error = message.error()
-                if error is None:
-                    rows[fingerprint(message.key(), message.value(), message.headers())] += 1
-                elif error.code() == KafkaError._PARTITION_EOF:
+                if error is None or error.code() == KafkaError._PARTITION_EOF:
                     if message.offset() >= end:
                         consumer.close()
                         return rows
+                    if error is None:
+                        rows[fingerprint(message.key(), message.value(), message.headers())] += 1
                 elif not error.retriable():
                     raise UserError(f"{place[0]}/{place[1]}: cannot be read to see what is there: {error.str()}")
-            self._check_stop()
+            _check_stop()
 
-    def _insist(self, ask: Callable[[], Answer]) -> Answer:
-        """Asks until there is an answer. Raises UserError if it is one that asking again does not change."""
+    def _settled_end(self, place: Place) -> int:
+        """The end of a partition as this process finds it, with all that a killed one had sent.
+
+        Consumers are told an end that leaves out what not all replicas have yet, which while a broker is down may be
+        for many seconds; but it is there, in front of whatever is written next. So this waits until the leader has
+        nothing more than it tells. The first part that asks, asks for all.
+        """
+        with self._lock:
+            if not self._settled:
+                time.sleep(max(0.0, self._calm_at - time.monotonic()))
+                self._settled = self._settle(self.beginnings)
+            if place not in self._settled:
+                self._settled |= self._settle([place], insist_on_all=True)
+            return self._settled[place]
+
+    def _settle(self, places: Iterable[Place], insist_on_all: bool = False) -> dict[Place, int]:
+        """The settled ends of partitions: of all, or of those that are by now (into others somebody may be writing)."""
+        places, settled = set(places), {}
+        began = time.monotonic()
         while True:
-            try:
-                return ask()
-            except KafkaException as problem:
-                error = problem.args[0]
-                if error.code() in (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED):
-                    raise UserError(f"not allowed: {error.str()}; grant it and start again") from None
-            self._keeper.poll(0)  # takes what it has to say of brokers
-            self._check_stop()
-            time.sleep(0.2)
+            asked = time.monotonic()
+            ends = insist(lambda: ends_of(self._admin, places), self._notes.poll)
+            if time.monotonic() > asked + _CALM:
+                time.sleep(_CALM)  # a broker has come back this moment, with a crowd at its door
+                continue
+            hidden = self._hidden(ends)
+            settled |= {place: end.offset for place, end in ends.items() if place not in hidden}
+            if not hidden or not insist_on_all and time.monotonic() > began + _CALM:
+                return settled
+            places = hidden
+            _check_stop()
 
-    def _check_stop(self) -> None:
-        if shutdown.requested.is_set():
-            raise UserError("stopped while Kafka is away; what it has not acknowledged will be written on resume")
+    def _hidden(self, ends: Mapping[Place, End]) -> set[Place]:
+        """The partitions of which it is not certain that their leader has nothing behind the end.
+
+        A consumer that claims to have read one row more, in the present leader's term, is told that the log is shorter
+        than that (KIP-320), unless there is such a row. Brokers that do not tell the term are believed.
+        """
+        unsure = {place for place, end in ends.items() if end.leader_epoch is not None and end.leader_epoch >= 0}
+        if not unsure:
+            return unsure
+        consumer = self._consumer("error")
+        consumer.assign([TopicPartition(*place, ends[place].offset + 1, leader_epoch=ends[place].leader_epoch) for place in unsure])
+        deadline = time.monotonic() + _ANSWERED_WITHIN
+        while unsure and time.monotonic() < deadline:
+            for message in consumer.consume(1_000, 0.05):
+                error = message.error()
+                if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+                    unsure.discard((message.topic(), message.partition()))
+        consumer.close()
+        return unsure
+
+    def _consumer(self, reset: str) -> Consumer:
+        return Consumer(
+            {
+                "fetch.wait.max.ms": 10,
+                **self._connection.properties,
+                "group.id": self._group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": reset,
+                "enable.partition.eof": True,
+            }
+        )
 
 
-def _checked(answers: list[TopicPartition]) -> int:
-    """The offset in the answer for one partition; raises KafkaException if that is an error."""
-    if answers[0].error is not None:
-        raise KafkaException(answers[0].error)
-    return answers[0].offset
+def _check_stop() -> None:
+    if shutdown.requested.is_set():
+        raise UserError("stopped while Kafka is away; what it has not acknowledged will be written on resume")

@@ -7,12 +7,18 @@ after it. Events are never held back for it: whoever comes second finds the othe
 from bisect import bisect_left, bisect_right, insort
 from heapq import heappop, heappush
 from operator import attrgetter
+from typing import NamedTuple
 
 from dataflow.rules.rows import Event, Match, Purchase, Row, Time
 
 PURCHASE = "purchase"  # the event_type that has an amount
 
 _time = attrgetter("time")
+
+
+def _meets(purchase: Purchase) -> None:
+    purchase.matched = True
+    purchase.value = b""  # is only needed of those that never meet an event
 
 
 def match(event: Event, purchase: Purchase) -> Match:
@@ -26,6 +32,14 @@ def match(event: Event, purchase: Purchase) -> Match:
         purchase.amount,
         event.user,
     )
+
+
+class JoinState(NamedTuple):
+    """What a join holds, as far as the rules need it: of events their time, user and page; of purchase rows that have
+    met an event not their own text."""
+
+    events: list[tuple[int, bytes, int]]
+    purchases: list[Purchase]
 
 
 class IntervalJoin:
@@ -49,11 +63,12 @@ class IntervalJoin:
             self._keep(self.events, row)
             found = self._near(self.purchases, row)
             for purchase in found:
-                purchase.matched = True
+                _meets(purchase)
             return [match(row, purchase) for purchase in found]
         self._keep(self.purchases, row)
         found = self._near(self.events, row)
-        row.matched = bool(found)
+        if found:
+            _meets(row)
         return [match(event, row) for event in found]
 
     def expire(self, watermark: Time) -> list[Purchase]:
@@ -69,14 +84,19 @@ class IntervalJoin:
                 unmatched.append(row)
         return unmatched
 
-    def restore(self, rows: list[Row]) -> None:
+    def restore(self, state: JoinState) -> None:
         """Takes back what `state` returned."""
-        for row in rows:
-            self._keep(self.events if type(row) is Event else self.purchases, row)
+        for time, user, page in state.events:
+            self._keep(self.events, Event(time, user, b"", 0, page, PURCHASE))
+        for row in state.purchases:
+            self._keep(self.purchases, row)
 
-    def state(self) -> list[Row]:
+    def state(self) -> JoinState:
         """Everything held."""
-        return [row for side in (self.events, self.purchases) for rows in side.values() for row in rows]
+        return JoinState(
+            [(row.time, row.user, row.page) for rows in self.events.values() for row in rows],
+            [row for rows in self.purchases.values() for row in rows],
+        )
 
     def _keep(self, side: dict[bytes, list], row: Row) -> None:
         rows = side.get(row.user)

@@ -17,29 +17,35 @@ END = math.inf
 Time = int | float  # a time, or NEVER, or END
 
 
-class Event(msgspec.Struct, array_like=True, gc=False, order=True, tag=0):
+PARTITIONS = 1 << 16  # more than any topic has
+
+
+def position(partition: int, offset: int) -> int:
+    """Where a row stands in its topic, as one number."""
+    return offset * PARTITIONS + partition
+
+
+class Event(msgspec.Struct, array_like=True, gc=False, order=True):
     """A row of ``user-events``; events sort by time, and rows of one time by what they hold, never by arrival."""
 
     time: int
-    event_type: str
-    page: int
     user: bytes
     value: bytes  # the row as it came
-    source: str  # "topic/partition"
-    offset: int
+    position: int  # in its topic
+    page: int
+    event_type: str
     clashes: bool = False  # has a field of its own by the name of one that is added to visits
 
 
-class Purchase(msgspec.Struct, array_like=True, gc=False, tag=1):
+class Purchase(msgspec.Struct, array_like=True, gc=False):
     """A row of ``purchases``."""
 
     time: int
-    page: int
     user: bytes
-    amount: bytes  # the number's own text, which is what visits will carry
     value: bytes
-    source: str
-    offset: int
+    position: int
+    page: int
+    amount: bytes  # the number's own text, which is what visits will carry
     matched: bool = False  # has met an event in its time
 
 

@@ -1,0 +1,34 @@
+"""Where this process stands in its cluster: what the command line or the engine's own variables say."""
+
+import os
+from pathlib import Path
+
+from dataflow.errors import UserError
+
+
+def process_id() -> int | None:
+    """The number of this process by the environment; None if it is not one of several.
+
+    Like the engine, it understands Kubernetes: the number at the end of the pod's name. Raises UserError.
+    """
+    pod, stateful_set = os.environ.get("BYTEWAX_POD_NAME"), os.environ.get("BYTEWAX_STATEFULSET_NAME")
+    text = os.environ.get("BYTEWAX_PROCESS_ID")
+    if text is None and pod and stateful_set:
+        text = pod.removeprefix(stateful_set + "-")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise UserError(f"the process id has to be a whole number, not {text!r} (BYTEWAX_PROCESS_ID or BYTEWAX_POD_NAME)")
+    return int(text)
+
+
+def addresses() -> str | None:
+    """The addresses of all processes by the environment, ;-separated. Raises UserError."""
+    text = os.environ.get("BYTEWAX_ADDRESSES")
+    file = os.environ.get("BYTEWAX_HOSTFILE_PATH")
+    if text is None and file is not None:
+        try:
+            return ";".join(Path(file).read_text().split())
+        except OSError as error:
+            raise UserError(f"the file of addresses, BYTEWAX_HOSTFILE_PATH, cannot be read: {error}") from None
+    return text

@@ -1,0 +1,157 @@
+"""Keeps a second copy of the job from writing what the first one writes.
+
+Whoever runs the job holds a lease, a note in Kafka (see `dataflow.kafka.notes`) that it renews every second. Who finds
+one that is being renewed does not start. Who finds one that is not takes it over; its holder, should it still be there,
+sees that and stops. A holder that cannot renew it writes nothing until it can.
+
+As with every lease, a process that is frozen for longer than the lease runs can still have rows on their way when it
+wakes; Kafka could only refuse those in a transaction.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from confluent_kafka import KafkaException
+
+from dataflow import shutdown
+from dataflow.errors import UserError, inside_engine
+from dataflow.kafka.notes import Note, Notes, Place, insist
+
+log = logging.getLogger("visits")
+
+_BEAT = 1.0  # seconds between renewals
+_HOLD = 4.0  # seconds for which a renewal allows to write
+_WATCH = 7.0  # seconds; a lease that is not renewed for so long has nobody: more than _HOLD and a beat
+_SETTLE = 0.3  # seconds in which two who start at once see each other
+_REFRESH = 3_600.0  # seconds; Kafka forgets notes that have not been written for a week
+
+
+class Holder(NamedTuple):
+    """A process, by its host, the namespace that its number is of, and its number."""
+
+    host: str
+    namespace: str
+    pid: str
+
+    @classmethod
+    def this(cls) -> "Holder":
+        try:
+            namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+        except OSError:
+            namespace = ""
+        return cls(socket.gethostname(), namespace, str(os.getpid()))
+
+    def has_ended(self) -> bool:
+        """Whether it is certain to have ended; of a process elsewhere that cannot be said."""
+        here = Holder.this()
+        if (self.host, self.namespace) != (here.host, here.namespace):
+            return False
+        if self.pid == here.pid:
+            return True
+        try:
+            os.kill(int(self.pid), 0)
+        except (ProcessLookupError, ValueError):
+            return True
+        except PermissionError:
+            pass
+        return False
+
+
+class Lease:
+    """The lease of one job.
+
+    Args:
+        notes: where it is noted.
+        beginnings: all notes of the job, which are kept from being forgotten; the lease stands beside the first.
+        name: the job's, for messages.
+    """
+
+    def __init__(self, notes: Notes, beginnings: Mapping[Place, int], name: str) -> None:
+        self._notes = notes
+        self._beginnings = dict(beginnings)
+        self._place = min(self._beginnings)
+        self._name = name
+        self._own = Holder.this()
+        self._beats = 0
+        self._held_until = 0.0
+        self._released = False
+
+    def take(self) -> None:
+        """Returns as its holder. Raises UserError if another copy of the job is running."""
+        text = insist(self._read, self._notes.poll)
+        if text and not Holder(*text.split()[:3]).has_ended():
+            self._watch(text)
+        insist(self._renew, self._notes.poll)
+        time.sleep(_SETTLE)
+        self._check(insist(self._read, self._notes.poll))
+        self._held_until = time.monotonic() + _HOLD
+        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+
+    def wait_until_held(self) -> None:
+        """Returns at once, unless the lease could not be renewed lately."""
+        while time.monotonic() > self._held_until:
+            shutdown.stand_still_if_requested()
+            time.sleep(0.05)
+
+    def release(self) -> None:
+        """Lets another copy start at once."""
+        self._released = True
+        try:
+            self._notes.write({self._place: Note(self._beginnings[self._place])})
+        except KafkaException:
+            pass  # then the next copy has to watch for a while
+
+    def _watch(self, text: str) -> None:
+        log.info("the lease of job %r is held by %s; watching whether it lives", self._name, _described(text))
+        deadline = time.monotonic() + _WATCH
+        while time.monotonic() < deadline:
+            time.sleep(_BEAT / 2)
+            now = insist(self._read, self._notes.poll)
+            if now and now != text:
+                raise UserError(
+                    f"another copy of job {self._name!r} is running ({_described(now)}), and two would write everything "
+                    "twice: stop it first, or set VISITS_GROUP and output topics of your own"
+                )
+
+    @inside_engine
+    def _keep(self) -> None:
+        refreshed = time.monotonic()
+        while not self._released:
+            time.sleep(_BEAT)
+            asked = time.monotonic()
+            try:
+                self._check(self._read())
+                self._renew()
+                if asked > refreshed + _REFRESH:
+                    rest = {place: Note(offset) for place, offset in self._beginnings.items() if place != self._place}
+                    self._notes.write(rest)
+                    refreshed = asked
+            except KafkaException:
+                continue
+            self._held_until = asked + _HOLD
+
+    def _check(self, text: str) -> None:
+        if not self._released and text.split()[:3] != [*self._own]:
+            raise UserError(
+                f"another copy of job {self._name!r} has taken over ({_described(text)}), so this one stops; run only one"
+            )
+
+    def _read(self) -> str:
+        note = self._notes.read([self._place]).get(self._place)
+        return note.text if note is not None else ""
+
+    def _renew(self) -> None:
+        if not self._released:
+            self._beats += 1
+            text = " ".join([*self._own, str(self._beats)])
+            self._notes.write({self._place: Note(self._beginnings[self._place], text)})
+
+
+def _described(text: str) -> str:
+    host, _, pid, *_ = [*text.split(), "", "", ""]
+    return f"process {pid} on {host}" if host else "nobody"
