@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+from programs import Programs
 from real_kafka import RealKafka, unavailable
 
 from dataflow.embedded import EmbeddedKafka
@@ -55,3 +57,10 @@ def topics(kafka: Kafka) -> Settings:
     for name in names.values():
         kafka.create_topic(name)
     return Settings(_env_file=None, brokers=kafka.brokers, **names)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    started = Programs(tmp_path)
+    yield started
+    started.kill_all()
