@@ -27,11 +27,16 @@ def embedded_kafka() -> Iterator[EmbeddedKafka]:
 
 
 @pytest.fixture(scope="session")
-def _real_cluster() -> Iterator[RealKafka]:
+def java() -> None:
+    """For what needs a real Kafka."""
     if reason := unavailable():
         if os.environ.get("REAL_KAFKA") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def _real_cluster(java: None) -> Iterator[RealKafka]:
     with RealKafka() as kafka:
         yield kafka
 

@@ -13,10 +13,9 @@ from real_kafka import RealKafka
 from chaos.job import Job
 from chaos.oddities import Oddities
 from chaos.plan import BROKERS, FIRST_SCALE, Round, Scale
-from chaos.verdict import Verdict, settle
+from chaos.verdict import Log, Verdict, settle
 from chaos.watch import Watch
 from dataflow.settings import Settings
-from dataflow.verify import Topics
 
 # short gaps, so that there is much to write; a lateness that a machine short of time does not exceed
 RULES = {"session_gap": 3.0, "match_window": 1.0, "allowed_lateness": 10.0}
@@ -43,7 +42,7 @@ class Site:
         names = {name: f"{field.default}-{mark}" for name, field in fields if name.startswith("topic_")}
         kafka.create_topics(names.values())
         self.settings = Settings(_env_file=None, brokers=kafka.brokers, group=f"visits-{mark}", **names, **RULES)
-        self.topics = Topics(self.settings)
+        self.topics = Log(self.settings)
         self.watch = Watch(self.settings, self.topics.partitions[self.settings.topic_visits], self.tell)
         self._programs = Programs(self.directory)
         self.job = Job(
@@ -57,17 +56,17 @@ class Site:
         )
         self._oddities = Oddities(self.settings)
         self.counts: Counter[str] = Counter()
-        self.wrong: list[str] = []  # what was wrong beside the rows
+        self._faults: list[str] = []
 
     def tell(self, line: str) -> None:
-        print(f"+{time.monotonic() - self._began:.1f} s  {line}", flush=True)
+        print(f"+{time.monotonic() - self._began:.1f} s  {line}\n", end="", flush=True)  # whole, also from threads
 
     def begin(self, first_kills: int) -> None:
         """Starts the job; it is killed some times in its very first epoch, once it has written something in it."""
         first = FIRST_SCALE._replace(interval=_FIRST_EPOCH)
         self.start_job(first if first_kills else FIRST_SCALE)
         for left in reversed(range(first_kills)):
-            self.wait_until(self.watch.writes, "visits of the first epoch")
+            self.wait_until(self._settled, "visits of the first epoch")
             self.tell("in the very first epoch:")
             if left:
                 starts = self.job.starts
@@ -79,7 +78,7 @@ class Site:
     def run(self, round: Round, every: float) -> None:
         """Lets one fault happen, and leaves the site whole."""
         if round.settled:
-            self.wait_until(self.watch.writes, "new visits")
+            self.wait_until(self._settled, "new visits")
         time.sleep(every)
         self.counts[round.fault] += 1
         for step in round.steps:
@@ -90,16 +89,19 @@ class Site:
         """After the last fault: closes the shop and waits for all that is still to come."""
         self.resume_workers()
         self._kafka.start_brokers()
-        self.wait_until(self.watch.writes, "new visits")
+        self.wait_until(self._settled, "new visits")
         self.tell("the shop closes")
         self._oddities.close()
         self._shop.terminate()
         if code := self._shop.wait(_LIMIT):
-            self.wrong.append(f"the shop ended with {code}: {self._shop.log.read_text()[-500:]}")
-        verdict = settle(self.settings, self.topics)
+            self._faults.append(f"the shop ended with {code}: {self._shop.log.read_text()[-500:]}")
+        verdict = settle(self.settings, self.topics, self._faults)
         self.tell("all is out" if verdict.right else "WRONG")
         self.stop_job()
         return verdict
+
+    def _settled(self) -> bool:
+        return self.job.running() and self.watch.writes()
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + _LIMIT
@@ -140,7 +142,7 @@ class Site:
         if any(codes):
             self.tell(f"they end with {codes}")
             if self._whole:
-                self.wrong.append(f"with Kafka there, SIGTERM ended the job with {codes}: {self.job.logs()}")
+                self._faults.append(f"with Kafka there, SIGTERM ended the job with {codes}: {self.job.logs()}")
 
     def start_job(self, scale: Scale) -> None:
         self.tell(f"start {scale}")

@@ -1,7 +1,6 @@
 """Reads visits as they come: how soon after a start there are new ones, and whether one comes twice."""
 
 import threading
-import time
 from collections.abc import Callable
 from hashlib import blake2b
 
@@ -30,11 +29,11 @@ class Watch:
         )
         self._consumer.assign([TopicPartition(self._topic, partition, 0) for partition in range(partitions)])
         self._seen: dict[bytes, str] = {}
+        self._next = [0] * partitions  # offsets
         self._started: float | None = None  # the start that no row has come after yet
         self._closing = False
         self.rows = 0
         self.twice = 0
-        self.last = time.monotonic()  # when there was a new row
         self.resumes: list[float] = []  # seconds from a start to the first new row
         self.fruitless = 0  # starts that were over before there was any
         self._lock = threading.Lock()
@@ -63,16 +62,21 @@ class Watch:
                     self._hear(message)
 
     def _hear(self, message: Message) -> None:
+        partition, offset = message.partition(), message.offset()
+        if offset < self._next[partition]:
+            self._tell(f"the client hands out {self._topic}/{partition} offset {offset} again")
+            return
+        self._next[partition] = offset + 1
         self.rows += 1
-        self.last = time.monotonic()
         written = message.timestamp()[1] / 1_000
         with self._lock:
             if self._started is not None and written >= self._started:
                 self.resumes.append(written - self._started)
                 self._started = None
         row = blake2b(message.value(), digest_size=16).digest()
-        place = f"{message.partition()}@{message.offset()} of {written:.3f}"
-        if (before := self._seen.setdefault(row, place)) != place:
+        place = f"{partition}@{offset} of {written:.3f}"
+        before = self._seen.setdefault(row, place)
+        if before is not place:
             self.twice += 1
             if self.twice <= _MANY:
                 self._tell(f"A ROW IS THERE TWICE: {before} and {place}: {message.value().decode()}")
