@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-long test-realtime bench kafka clean
+.PHONY: demo test test-long test-realtime chaos soak bench kafka clean
 
 demo: $(READY)  ## everything at once on an embedded broker, for about half a minute
 	@$(BIN)/python -m dataflow.demo
@@ -14,6 +14,12 @@ test: $(READY)  ## all tests; those that need a real Kafka are skipped where the
 
 test-realtime: $(READY)  ## outages, pauses, backlogs: what takes minutes, because it is about time passing
 	@$(BIN)/python -m pytest -m realtime tests/realtime
+
+chaos: $(READY)  ## random kills, pauses and outages on a real Kafka; CHAOS="--seed 1-20" is one series, see --help
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
+
+soak: $(READY)  ## the same for an hour
+	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes 60 --every 15 $(CHAOS)
 
 bench: $(READY)  ## how late sessions are, and what is held when users have gone; see bench/README.md
 	@$(BIN)/python -m bench.on_time

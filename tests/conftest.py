@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+from programs import Programs
 from real_kafka import RealKafka, unavailable
 
 from dataflow.embedded import EmbeddedKafka
@@ -25,11 +27,16 @@ def embedded_kafka() -> Iterator[EmbeddedKafka]:
 
 
 @pytest.fixture(scope="session")
-def _real_cluster() -> Iterator[RealKafka]:
+def java() -> None:
+    """For what needs a real Kafka."""
     if reason := unavailable():
         if os.environ.get("REAL_KAFKA") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def _real_cluster(java: None) -> Iterator[RealKafka]:
     with RealKafka() as kafka:
         yield kafka
 
@@ -55,3 +62,10 @@ def topics(kafka: Kafka) -> Settings:
     for name in names.values():
         kafka.create_topic(name)
     return Settings(_env_file=None, brokers=kafka.brokers, **names)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    started = Programs(tmp_path)
+    yield started
+    started.kill_all()

@@ -38,6 +38,8 @@ PORTS = range(20_000, 32_000)
 
 ADDRESS = re.compile(r"([\w.-]*):(\d+)")
 
+Environments = dict[int, dict[str, str]]  # each broker's, by its id
+
 
 def unavailable() -> str | None:
     """Why a real Kafka cannot be started here; None if it can."""
@@ -52,9 +54,15 @@ class RealKafka:
     """A cluster, up from construction until `close`; `brokers` is its bootstrap address.
 
     Broker ids count from 1. Raises RuntimeError, with the end of its log, if a broker does not come up.
+
+    Args:
+        alter: may change the brokers' environments, for a cluster in the directory that it is given.
+        admin_listener: the one over which the brokers are looked after.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, alter: Callable[[Path, Environments], Environments] | None = None, admin_listener: str = "EXTERNAL"
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="visits-kafka-"))
         # brokers die with the thread that started them (see _die_with_parent), so one that lives long starts them all
         self._starter = ThreadPoolExecutor(1, "real-kafka")
@@ -62,12 +70,11 @@ class RealKafka:
         self._paused: set[int] = set()
         try:
             self._environments = _environments(self.directory)
-            self._addresses = {
-                broker: environment["KAFKA_ADVERTISED_LISTENERS"].partition("EXTERNAL://")[2]
-                for broker, environment in self._environments.items()
-            }
-            self.brokers: str = ",".join(self._addresses.values())
-            self._admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
+            if alter is not None:
+                self._environments = alter(self.directory, self._environments)
+            self._addresses = self._listening(admin_listener)
+            self.brokers: str = ",".join(self._listening("EXTERNAL").values())
+            self.admin = AdminClient({"bootstrap.servers": ",".join(self._addresses.values()), "log_level": 0})
             self._format()
             self.start_brokers()
         except BaseException:
@@ -80,7 +87,7 @@ class RealKafka:
     def create_topics(self, names: Iterable[str], partitions: int = 8) -> None:
         """Makes topics with a replica on every broker, and waits until each partition has its leader."""
         new = [NewTopic(name, partitions, len(self._environments)) for name in names]
-        for made in self._admin.create_topics(new).values():
+        for made in self.admin.create_topics(new).values():
             made.result()
         self._wait(lambda: self._whole({topic.topic for topic in new}), "the topics' leaders")
 
@@ -121,6 +128,14 @@ class RealKafka:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _listening(self, name: str) -> dict[int, str]:
+        """The addresses of one of the listeners, by broker."""
+        addresses = re.compile(rf"{name}://([^,]+)")
+        return {
+            broker: addresses.search(environment["KAFKA_ADVERTISED_LISTENERS"])[1]
+            for broker, environment in self._environments.items()
+        }
 
     def _home(self, broker: int) -> Path:
         return self.directory / f"kafka-{broker}"
@@ -176,7 +191,7 @@ class RealKafka:
             for broker in running:
                 host, port = self._addresses[broker].split(":")
                 socket.create_connection((host, int(port)), timeout=5).close()
-            cluster = self._admin.list_topics(timeout=5)
+            cluster = self.admin.list_topics(timeout=5)
         except (OSError, KafkaException):
             return False
         return (
@@ -204,7 +219,7 @@ class RealKafka:
         return "\n".join(f"the log of broker {broker} ends:\n{text[-3000:]}" for broker, text in logs)
 
 
-def _environments(directory: Path) -> dict[int, dict[str, str]]:
+def _environments(directory: Path) -> Environments:
     """Each broker's environment as compose has it, moved to this machine: node id to variables."""
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     ports = _free_ports()

@@ -1,26 +1,22 @@
 """The job as users run it, on the embedded brokers and on real ones: always the batch answer, or one line that says why not."""
 
-import os
 import random
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 from conftest import Kafka
 from logs import NOON, event, purchase
+from programs import PATIENCE, end_of, environment, free_port
 
 from dataflow.embedded import EmbeddedKafka
-from dataflow.settings import PREFIX, Settings
+from dataflow.settings import Settings
 from dataflow.verify import Topics, compare, expected, out_of_order
 
-ROOT = Path(__file__).parent.parent
-PATIENCE = 180  # seconds until a hanging program fails the test
 JOB = "bytewax.run", "dataflow:flow"
 JUNK = [
     None,
@@ -33,63 +29,6 @@ JUNK = [
     event(86_400_000),
     purchase(0, '"9.50"'),
 ]
-
-
-class Programs:
-    """Starts programs as users do; none outlives its test."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._started: list[subprocess.Popen] = []
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
-        """A module with its arguments; the settings of the tests' own environment do not reach it."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "BYTEWAX_"))}
-        log = self._directory / f"log-{len(self._started)}"
-        with log.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=ROOT,
-                env={**clean, "BYTEWAX_DATAFLOW_API_PORT": str(free_port()), **environment},
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-            )
-        self._started.append(process)
-        process.log = log
-        return process
-
-    def run(self, *arguments: str, **environment: str) -> tuple[int, list[str]]:
-        """Exit code, and the lines on standard error."""
-        return end_of(self.start(*arguments, **environment))
-
-    def kill_all(self) -> None:
-        for process in self._started:
-            process.kill()
-            process.wait()
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    made = Programs(tmp_path)
-    yield made
-    made.kill_all()
-
-
-def end_of(process: subprocess.Popen) -> tuple[int, list[str]]:
-    status = process.wait(PATIENCE)
-    return status, process.log.read_text().splitlines()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def environment(settings: Settings, **more: str) -> dict[str, str]:
-    """The settings as a user would set them; `more` are named without the prefix."""
-    values = settings.model_dump(exclude_defaults=True) | more
-    return {PREFIX + name.upper(): str(value) for name, value in values.items()}
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen | None = None) -> None:

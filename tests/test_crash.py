@@ -1,17 +1,15 @@
 """A job that is killed, again and again, writes every row once; partitions that come later are read."""
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
+from programs import Programs, environment
 
-from dataflow.settings import PREFIX, Settings
+from dataflow.settings import Settings
 from dataflow.verify import Topics, compare, expected, out_of_order
 
 # short gaps, so that there is much to write; lateness that a broker on a busy machine does not exceed
@@ -19,41 +17,9 @@ RULES = {"session_gap": 2.0, "match_window": 1.0, "allowed_lateness": 5.0}
 PATIENCE = 240  # seconds
 
 
-class Programs:
-    """Starts programs of the project on the topics of a test, and ends them with it."""
-
-    def __init__(self, settings: Settings) -> None:
-        topics = {name: getattr(settings, name) for name in Settings.model_fields if name.startswith("topic_")}
-        told = {**topics, "brokers": settings.brokers, "group": settings.topic_visits, **RULES}
-        self._environment = {**os.environ, **{PREFIX + name.upper(): str(value) for name, value in told.items()}}
-        self._running: list[subprocess.Popen] = []
-
-    def start(self, *arguments: str, **settings: str) -> subprocess.Popen:
-        program = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            env={**self._environment, **settings},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._running.append(program)
-        return program
-
-    def end(self) -> None:
-        for program in self._running:
-            program.kill()
-            program.wait()
-
-
 @pytest.fixture
 def shop(topics: Settings) -> Settings:
-    return topics.model_copy(update=RULES)
-
-
-@pytest.fixture
-def programs(shop: Settings) -> Iterator[Programs]:
-    started = Programs(shop)
-    yield started
-    started.end()
+    return topics.model_copy(update={**RULES, "group": topics.topic_visits})
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
@@ -91,26 +57,26 @@ def assert_right_in_the_end(settings: Settings) -> None:
 def test_a_job_that_is_killed_again_and_again_on_other_numbers_of_workers_writes_every_row_once(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
-    traffic = programs.start("producer", "--rate", "200", "--users", "60", "--disorder", "0.3", "--seed", "5")
+    traffic = programs.start("producer", "--rate", "200", "--users", "60", "--disorder", "0.3", "--seed", "5", **environment(shop))
     for workers in (1, 2, 1, 3):
         before = rows_in(shop, shop.topic_visits)
-        job = programs.start("dataflow", "-r", str(tmp_path), "-s", "2", "-w", str(workers))
+        job = programs.start("dataflow", "-r", str(tmp_path / "recovery"), "-s", "2", "-w", str(workers), **environment(shop))
         wait_until(lambda before=before: rows_in(shop, shop.topic_visits) > before + 50, "the job writes")
         job.kill()
         job.wait()
     traffic.terminate()
     assert traffic.wait() == 0
-    job = programs.start("dataflow", "-r", str(tmp_path), "-s", "2")
+    job = programs.start("dataflow", "-r", str(tmp_path / "recovery"), "-s", "2", **environment(shop))
     assert_right_in_the_end(shop)
     job.terminate()
     assert job.wait() == 0
 
 
 def test_a_second_run_over_the_same_topics_finds_every_row_there_and_writes_none(shop: Settings, programs: Programs) -> None:
-    traffic = programs.start("producer", "--events", "500", "--speed", "max", "--users", "30")
+    traffic = programs.start("producer", "--events", "500", "--speed", "max", "--users", "30", **environment(shop))
     assert traffic.wait() == 0
     for _ in range(2):
-        assert programs.start("bytewax.run", "dataflow:flow", VISITS_STOP_AT_END="1").wait() == 0
+        assert programs.run("bytewax.run", "dataflow:flow", **environment(shop, stop_at_end="1")) == (0, [])
         assert rows_in(shop, shop.topic_visits) == 500
     assert_right_in_the_end(shop)
 
@@ -119,13 +85,13 @@ def test_a_second_run_over_the_same_topics_finds_every_row_there_and_writes_none
 def test_partitions_added_to_the_inputs_while_the_job_runs_are_read_from_their_start(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
-    programs.start("dataflow", "-r", str(tmp_path), "-s", "1")
-    old_traffic = programs.start("producer", "--rate", "100", "--users", "40")
+    programs.start("dataflow", "-r", str(tmp_path / "recovery"), "-s", "1", **environment(shop))
+    old_traffic = programs.start("producer", "--rate", "100", "--users", "40", **environment(shop))
     wait_until(lambda: rows_in(shop, shop.topic_visits) > 50, "the job writes")
     admin = AdminClient({"bootstrap.servers": shop.brokers, "log_level": 0})
     for grown in admin.create_partitions([NewPartitions(topic, 11) for topic in shop.inputs]).values():
         grown.result()
-    new_traffic = programs.start("producer", "--rate", "100", "--users", "40", "--seed", "9")  # knows of all eleven
+    new_traffic = programs.start("producer", "--rate", "100", "--users", "40", "--seed", "9", **environment(shop))  # knows of all eleven
     wait_until(lambda: rows_in(shop, shop.topic_user_events, 8) > 30, "the shop writes into new partitions")
     counted = rows_in(shop, shop.topic_visits)
     wait_until(lambda: rows_in(shop, shop.topic_visits) > counted + 100, "the job goes on")

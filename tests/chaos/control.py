@@ -1,0 +1,56 @@
+"""``python -m chaos.control``: the job with Bytewax's own Kafka sink in place of ours. Under a kill it has to fail.
+
+Everything else, sources, rules and recovery, is the job's.
+"""
+
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from unittest.mock import patch
+
+from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage
+from bytewax.dataflow import Dataflow
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+
+from dataflow import __main__ as program
+from dataflow import job
+from dataflow.batches import Output
+from dataflow.pipeline import Keyed
+from dataflow.settings import load
+
+MODULE = "chaos.control"
+
+
+class PlainSink(DynamicSink[Keyed]):
+    """Bytewax's sink, fed with our batches."""
+
+    def __init__(self, topic: str, *_: object) -> None:
+        self._sink = KafkaSink(load().brokers.split(","), topic)
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> "_Partition":
+        return _Partition(self._sink.build(step_id, worker_index, worker_count))
+
+
+class _Partition(StatelessSinkPartition[Keyed]):
+    def __init__(self, sink: StatelessSinkPartition) -> None:
+        self._sink = sink
+
+    def write_batch(self, items: list[Keyed]) -> None:
+        self._sink.write_batch([*chain.from_iterable(_messages(output) for _, output in items)])
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+def _messages(output: Output) -> Iterable[KafkaSinkMessage]:
+    return (KafkaSinkMessage(output.key, value, output.headers or []) for value in output.values)
+
+
+def flow() -> Dataflow:
+    with patch.object(job, "KafkaSink", PlainSink):
+        return job.make_flow()
+
+
+if __name__ == "__main__":
+    with patch.object(program, "flow", flow):
+        sys.exit(program.main())
