@@ -91,7 +91,7 @@ def run(contender: Contender, settings: Settings) -> Usage:
 
 def _start(contender: Contender, settings: Settings, directory: Path) -> list[subprocess.Popen[bytes]]:
     count = len(contender.processes)
-    ports = _free_ports(2 * count)
+    ports = free_ports(2 * count)
     addresses = ";".join(f"127.0.0.1:{port}" for port in ports[:count])
     running = []
     for number, process in enumerate(contender.processes):
@@ -105,7 +105,7 @@ def _start(contender: Contender, settings: Settings, directory: Path) -> list[su
     return running
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago."""
     probes = [socket() for _ in range(count)]
     try:

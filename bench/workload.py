@@ -31,6 +31,7 @@ _TRIP = 1_000  # how long such a row is on its way
 
 _CHUNK = 5_000  # rows of one partition that are handed to the producer at once
 _LOADING = {
+    "log_level": 2,
     "linger.ms": 20,
     "batch.size": 1_000_000,
     "compression.type": "lz4",
