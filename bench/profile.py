@@ -3,10 +3,10 @@
     .venv/bin/pip install py-spy
     python -m bench.profile [--events 1000000] [--users 10000] [--interval 10]
 
-py-spy (https://github.com/benfred/py-spy) samples the engine's thread while the job, with recovery, reads a workload
-to its end from a real Kafka (see `bench.throughput`); each sample counts for the stage that its innermost function
-belongs to, and the samples share the thread's processor time among them. What Kafka's clients do in threads of their
-own is the rest of the process's time. On macOS py-spy wants root.
+The job, with recovery, reads a workload to its end from a real Kafka (see `bench.throughput`), twice. The first run
+gives the processor time of the engine's thread, and of all others, which are those of Kafka's clients. In the second
+py-spy (https://github.com/benfred/py-spy) samples the engine's thread: each sample counts for the stage that its
+innermost function belongs to. Two runs, because being sampled costs all threads time. On macOS py-spy wants root.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 from rich.console import Console
 from rich.table import Table
@@ -70,19 +71,24 @@ FUNCTIONS = {
 # whatever these call is part of them
 SNAPSHOTTING = {"snapshot", "__deepcopy__"}
 
-_ENTRY = "bench/profiled.py"
+_ENTRY = "drive (bench/profiled.py)"
 _RATE = 250  # samples a second; not a divisor of anything the job does
 
 
 def stage(stack: str) -> str:
     """Which stage a stack, ``function (file);function (file);...`` with the innermost last, belongs to."""
-    frames = [(file.rstrip(")"), function) for function, _, file in (frame.rpartition(" (") for frame in stack.split(";"))]
+    frames = [(file.rstrip(")"), named(function)) for function, _, file in (each.rpartition(" (") for each in stack.split(";"))]
     if any(function in SNAPSHOTTING and file.startswith("dataflow/") for file, function in frames):
         return SNAPSHOT
     for file, function in reversed(frames):
-        if found := FUNCTIONS.get((file, function)) or FILES.get(file):
+        if function and (found := FUNCTIONS.get((file, function)) or FILES.get(file)):
             return found
     return ENGINE
+
+
+def named(function: str) -> str:
+    """A function's own name, of a qualified one, or that of the function around a comprehension; empty if unknown."""
+    return next((part for part in reversed(function.split(".")) if not part.startswith("<")), "")
 
 
 def count(raw: str) -> Counter[str]:
@@ -95,24 +101,29 @@ def count(raw: str) -> Counter[str]:
     return samples
 
 
-def record(settings: Settings, interval: float) -> tuple[Counter[str], dict[str, float]]:
-    """Runs the job under py-spy; returns samples a stage, and the processor seconds of the engine and the others."""
+def record(settings: Settings, interval: float) -> Counter[str]:
+    """Samples a stage in a run of the job."""
     py_spy = shutil.which("py-spy", path=Path(sys.executable).parent) or shutil.which("py-spy")
     if py_spy is None:
         sys.exit("there is no py-spy: .venv/bin/pip install py-spy")
-    settings = settings.model_copy(update={"stop_at_end": True})
+    with TemporaryDirectory(prefix="visits-bench-") as name:
+        raw = Path(name) / "raw"
+        run_job(settings, interval, py_spy, "record", "-f", "raw", "--nolineno", "-r", str(_RATE), "-o", str(raw), "--")
+        return count(raw.read_text())
+
+
+def run_job(settings: Settings, interval: float, *under: str) -> dict[str, float]:
+    """Runs the job to the end, perhaps under a profiler; returns processor seconds of the engine and of the others."""
+    settings = settings.model_copy(update={"stop_at_end": True, "group": f"bench-{uuid4().hex[:8]}"})
     with TemporaryDirectory(prefix="visits-bench-") as name:
         directory = Path(name)
-        raw, used = directory / "raw", directory / "used"
-        options = ["--format", "raw", "--nolineno", "--rate", str(_RATE), "--output", str(raw)]
+        used = directory / "used"
         job = [sys.executable, "-m", "bench.profiled", str(directory / "recovery"), str(interval), str(used)]
         environment = variables(settings) | {"BYTEWAX_DATAFLOW_API_PORT": str(*free_ports(1))}
-        run = subprocess.run(
-            [py_spy, "record", *options, "--", *job], env=environment, capture_output=True, text=True, check=False
-        )
+        run = subprocess.run([*under, *job], env=environment, capture_output=True, text=True, check=False)
         if not used.exists():
             raise RuntimeError(f"the job, or py-spy, failed:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
-        return count(raw.read_text()), json.loads(used.read_text())
+        return json.loads(used.read_text())
 
 
 def table(samples: Counter[str], used: dict[str, float], events: int) -> Table:
@@ -135,14 +146,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the workload")
     parser.add_argument("--brokers", help="a Kafka to use instead of one of our own")
     arguments, console = parser.parse_args(), Console()
-    with real_kafka(arguments.brokers) as brokers, console.status("loading"):
+    with real_kafka(arguments.brokers) as brokers, console.status(""):
         settings, answer = load_settings().model_copy(update={"brokers": brokers}), Answer()
-        with topics(settings, INPUTS + OUTPUTS, PARTITIONS) as fresh:
-            load(Workload(arguments.events, arguments.users, seed=arguments.seed), brokers, *fresh.inputs, answer)
-            samples, used = record(fresh, arguments.interval)
-            verdict = all_rows(fresh, answer)
+        with topics(settings, INPUTS, PARTITIONS) as loaded:
+            load(Workload(arguments.events, arguments.users, seed=arguments.seed), brokers, *loaded.inputs, answer)
+            with topics(loaded, OUTPUTS, PARTITIONS) as fresh:
+                used = run_job(fresh, arguments.interval)
+                verdict = all_rows(fresh, answer)
+            with topics(loaded, OUTPUTS, PARTITIONS) as fresh:
+                samples = record(fresh, arguments.interval)
     console.print(table(samples, used, arguments.events))
-    console.print(f"{samples.total():,} samples; {arguments.users:,} users, {arguments.events:,} events; answers: {verdict}")
+    console.print(f"{samples.total():,} samples; {arguments.users:,} users, {arguments.events:,} events; answers {'wrong' if verdict.wrong else 'right'}")
 
 
 if __name__ == "__main__":
