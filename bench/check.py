@@ -28,7 +28,9 @@ def all_rows(settings: Settings, answer: Answer) -> Verdict:
         answer.dead_letters,
         answer.unmatched_purchases,
     )
-    return Verdict(sum(_digest(reader, topic) != digest for topic, digest in zip(settings.outputs, expected, strict=True)))
+    return Verdict(
+        sum(_digest(reader, topic) != digest for topic, digest in zip(settings.outputs, expected, strict=True))
+    )
 
 
 def _digest(reader: Topics, topic: str) -> Digest:

@@ -20,7 +20,13 @@ PARTITIONS = 8
 _LEADERS_WITHIN = 30.0  # seconds
 
 INPUTS = "topic_user_events", "topic_purchases"
-OUTPUTS = "topic_visits", "topic_suspicious_visits", "topic_late_events", "topic_dead_letters", "topic_unmatched_purchases"
+OUTPUTS = (
+    "topic_visits",
+    "topic_suspicious_visits",
+    "topic_late_events",
+    "topic_dead_letters",
+    "topic_unmatched_purchases",
+)
 
 
 @contextmanager

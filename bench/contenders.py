@@ -55,7 +55,9 @@ CONTENDERS = (
         "two processes, snapshots every 10 s",
         (_JOB + " -s 10 -a {addresses} -i 0", _JOB + " -s 10 -a {addresses} -i 1"),
     ),
-    Contender("textbook", "Bytewax's own parts", ("-m bytewax.run bench.textbook:flow",), check=all_sessions, is_slow=True),
+    Contender(
+        "textbook", "Bytewax's own parts", ("-m bytewax.run bench.textbook:flow",), check=all_sessions, is_slow=True
+    ),
 )
 
 
@@ -99,9 +101,7 @@ def _start(contender: Contender, settings: Settings, directory: Path) -> list[su
         measured = [sys.executable, "-m", "bench.measured", directory / f"used-{number}", sys.executable, *arguments]
         environment = variables(settings) | {"BYTEWAX_DATAFLOW_API_PORT": str(ports[count + number])}
         with (directory / f"log-{number}").open("wb") as log:
-            running.append(
-                subprocess.Popen(measured, env=environment, stdout=log, stderr=log, start_new_session=True)
-            )
+            running.append(subprocess.Popen(measured, env=environment, stdout=log, stderr=log, start_new_session=True))
     return running
 
 

@@ -17,7 +17,13 @@ from dataflow.settings import Settings, load
 _ROWS = 10_000  # of one poll
 _UNDER_WAY = 500_000  # rows not yet acknowledged, at most
 
-_READING = {"log_level": 2, "group.id": "bench-loop", "enable.auto.commit": False, "fetch.wait.max.ms": 100, "fetch.queue.backoff.ms": 10}
+_READING = {
+    "log_level": 2,
+    "group.id": "bench-loop",
+    "enable.auto.commit": False,
+    "fetch.wait.max.ms": 100,
+    "fetch.queue.backoff.ms": 10,
+}
 _WRITING = {
     "log_level": 2,
     "linger.ms": 20,

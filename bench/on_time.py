@@ -80,7 +80,9 @@ def measure(users: int, rate: float, seconds: float, brokers: str | None) -> Ite
         time.sleep(3)  # it starts; what it misses of the first seconds it reads then
         events = str(round(rate * seconds))
         opened = time.time()
-        shop = start(settings, directory / "shop.log", "producer", "--users", str(users), "--rate", str(rate), "--events", events)
+        shop = start(
+            settings, directory / "shop.log", "producer", "--users", str(users), "--rate", str(rate), "--events", events
+        )
         try:
             sessions, stopped = watch(settings, shop, job)
         finally:
@@ -88,12 +90,15 @@ def measure(users: int, rate: float, seconds: float, brokers: str | None) -> Ite
                 program.terminate()
                 program.wait()
         topics = Topics(settings)
-        wrong = sum(each.missing.total() + each.extra.total() for each in compare(settings, topics, expected(settings, topics)))
+        differences = compare(settings, topics, expected(settings, topics))
+        wrong = sum(each.missing.total() + each.extra.total() for each in differences)
+        sent = rate * seconds / (stopped - opened)
         for state, group in (
             ("under load", [each for each in sessions if each.due <= stopped]),
             ("quiet", [each for each in sessions if each.due > stopped]),
         ):
-            yield f"{users:,}", f"{rate:g}", f"{rate * seconds / (stopped - opened):,.0f}", state, f"{len(group):,}", *distribution([each.arrived - each.due for each in group]), str(wrong)
+            delays = distribution([each.arrived - each.due for each in group])
+            yield f"{users:,}", f"{rate:g}", f"{sent:,.0f}", state, f"{len(group):,}", *delays, str(wrong)
 
 
 def distribution(delays: list[float]) -> list[str]:
@@ -111,7 +116,8 @@ def main() -> None:
     parser.add_argument("--brokers", help="a Kafka to use instead of embedded brokers")
     arguments = parser.parse_args()
     console = Console()
-    table = Table("users", "events/s", "sent/s", "", "sessions", "min", "p50", "p90", "p99", "max", "rows wrong", box=None)
+    columns = "users", "events/s", "sent/s", "", "sessions", "min", "p50", "p90", "p99", "max", "rows wrong"
+    table = Table(*columns, box=None)
     with real_kafka(arguments.brokers) if arguments.kafka else nullcontext(arguments.brokers) as brokers:
         for case in arguments.case:
             users, rate = case.split(":")

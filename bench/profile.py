@@ -77,7 +77,10 @@ _RATE = 250  # samples a second; not a divisor of anything the job does
 
 def stage(stack: str) -> str:
     """Which stage a stack, ``function (file);function (file);...`` with the innermost last, belongs to."""
-    frames = [(file.rstrip(")"), named(function)) for function, _, file in (each.rpartition(" (") for each in stack.split(";"))]
+    frames = []
+    for frame in stack.split(";"):
+        function, _, file = frame.rpartition(" (")
+        frames.append((file.rstrip(")"), named(function)))
     if any(function in SNAPSHOTTING and file.startswith("dataflow/") for file, function in frames):
         return SNAPSHOT
     for file, function in reversed(frames):
@@ -156,7 +159,10 @@ def main() -> None:
             with topics(loaded, OUTPUTS, PARTITIONS) as fresh:
                 samples = record(fresh, arguments.interval)
     console.print(table(samples, used, arguments.events))
-    console.print(f"{samples.total():,} samples; {arguments.users:,} users, {arguments.events:,} events; answers {'wrong' if verdict.wrong else 'right'}")
+    answers = "wrong" if verdict.wrong else "right"
+    console.print(
+        f"{samples.total():,} samples; {arguments.users:,} users, {arguments.events:,} events; answers {answers}"
+    )
 
 
 if __name__ == "__main__":

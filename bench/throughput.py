@@ -7,9 +7,10 @@ loads a workload of so many events and their purchases (see `bench.workload`), t
 after round, each from the beginning of its input to the end and into topics of its own. What the job writes is held
 against the right answer, all rows of each run.
 
-The figures are medians over the rounds, with the least and the greatest. *CPU* is the time, user and system, of all of
-a contender's processes, Kafka's clients included, the broker not; in *without start* what it takes for a hundred events is
-taken off. *To copy* is the contender's events a CPU second to those of the copying loop in the same round.
+The figures are thousands of events a second, medians over the rounds, with the least and the greatest. *Wall* is by
+the clock, *CPU* by the processor time, user and system, of all of a contender's processes, Kafka's clients included,
+the broker not; *without start* leaves out what a run on a hundred events takes. *To copy* is the contender's events a
+CPU second to those of the copying loop in the same round. *Peak* is the memory of the largest process.
 """
 
 import argparse
@@ -82,7 +83,9 @@ def measure(contender: Contender, loaded: Loaded) -> tuple[Usage, Verdict | None
         return usage, contender.check(settings, loaded.answer) if contender.check else None
 
 
-def rounds(settings: Settings, arguments: argparse.Namespace, users: int, status: Callable[[str], None]) -> Iterator[Run]:
+def rounds(
+    settings: Settings, arguments: argparse.Namespace, users: int, status: Callable[[str], None]
+) -> Iterator[Run]:
     """All runs for one number of users."""
     chosen = [contender for contender in CONTENDERS if contender.name in arguments.only]
     workload = Workload(arguments.events, users, arguments.partitions, arguments.skew, arguments.seed)
@@ -164,7 +167,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the workload")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CONTENDER", help=" ".join(names))
-    parser.add_argument("--textbook-events", type=int, default=100_000, help="for the textbook, which is slow (default: 100,000)")
+    parser.add_argument("--textbook-events", type=int, default=100_000, help="as many for the slow (default: 100,000)")
     parser.add_argument("--brokers", help="a Kafka to use instead of one of our own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each run")
     return parser.parse_args()
@@ -183,8 +186,7 @@ def main() -> int:
                 if arguments.json:
                     arguments.json.write_text(json.dumps([asdict(each) for each in runs], indent=1))
             console.print(
-                f"thousands of events a second; {users:,} users, {arguments.events:,} events, {arguments.rounds} rounds, "
-                f"{os.cpu_count()} cores:"
+                f"{users:,} users, {arguments.events:,} events, {arguments.rounds} rounds, {os.cpu_count()} cores:"
             )
             console.print(table([each for each in runs if each.users == users]))
     right = {contender.name for contender in CONTENDERS if not contender.is_slow}

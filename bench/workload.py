@@ -1,10 +1,10 @@
 """A click stream made up for measuring, the same for the same seed, and the right answer to it.
 
 A few users, or at most 10,000 of many, are in the shop at a time. They make sessions of eight events on average, now
-and then with exactly the gap in between; one event in ten is a purchase, most of which have their row in `purchases`, up
-to 5 s before or after. One row in ten comes late, but none too late, into its partition. A user's rows are all in one
-partition. Everything happens in the past; the last row of each partition is an hour later than the others, so that
-programs that know no end of a topic close all sessions too.
+and then with exactly the gap in between; one event in ten is a purchase, most of which have their row in `purchases`,
+up to 5 s before or after. One row in ten comes into its partition after later ones, but none is late. A user's rows are
+all in one partition. Everything happens in the past; the last row of each partition is an hour later than the others,
+so that programs that know no end of a topic close all sessions too.
 """
 
 from collections.abc import Iterator
@@ -61,7 +61,8 @@ class Workload:
     """What is to be made up.
 
     Args:
-        skewed: partition n gets the users that one with n + 1 times fewer would; otherwise as their keys' crc32 says.
+        skewed: the second partition gets half as many users as the first, the third a third, and so on; otherwise
+            users are where the crc32 of their keys says.
     """
 
     events: int

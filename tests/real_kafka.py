@@ -225,9 +225,9 @@ def _environments(directory: Path, nodes: int) -> dict[int, dict[str, str]]:
     for name, service in brokers:
         broker = int(service["environment"]["KAFKA_NODE_ID"])
         environment = {key: str(value) for key, value in service["environment"].items()}
-        for key in environment:
+        for key, value in environment.items():
             if key.endswith(("_REPLICATION_FACTOR", "_MIN_ISR", "_MIN_INSYNC_REPLICAS")):
-                environment[key] = str(min(int(environment[key]), nodes))
+                environment[key] = str(min(int(value), nodes))
         voters = environment["KAFKA_CONTROLLER_QUORUM_VOTERS"].split(",")[:nodes]
         environment["KAFKA_CONTROLLER_QUORUM_VOTERS"] = ",".join(voters)
         for key in ("KAFKA_CONTROLLER_QUORUM_VOTERS", "KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS"):
