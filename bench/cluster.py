@@ -60,7 +60,7 @@ def fresh_topics(brokers: str | None) -> Iterator[Settings]:
 def topics(settings: Settings, which: Collection[str], partitions: int) -> Iterator[Settings]:
     """The settings, with these of its topics replaced by empty ones, which are deleted afterwards."""
     names = _names(which)
-    admin = AdminClient({"bootstrap.servers": settings.brokers, "log_level": 2})
+    admin = AdminClient({**settings.client, "log_level": 2})
     for created in admin.create_topics([NewTopic(topic, partitions) for topic in names.values()]).values():
         created.result()
     try:

@@ -152,7 +152,7 @@ def main() -> None:
     with real_kafka(arguments.brokers) as brokers, console.status(""):
         settings, answer = load_settings().model_copy(update={"brokers": brokers}), Answer()
         with topics(settings, INPUTS, PARTITIONS) as loaded:
-            load(Workload(arguments.events, arguments.users, seed=arguments.seed), brokers, *loaded.inputs, answer)
+            load(Workload(arguments.events, arguments.users, seed=arguments.seed), loaded, answer)
             with topics(loaded, OUTPUTS, PARTITIONS) as fresh:
                 used = run_job(fresh, arguments.interval)
                 verdict = all_rows(fresh, answer)

@@ -88,6 +88,7 @@ def rounds(
 ) -> Iterator[Run]:
     """All runs for one number of users."""
     chosen = [contender for contender in CONTENDERS if contender.name in arguments.only]
+    sizes = {each.name: arguments.textbook_events if each.is_slow else arguments.events for each in chosen}
     workload = Workload(arguments.events, users, arguments.partitions, arguments.skew, arguments.seed)
     with ExitStack() as stack:
 
@@ -96,10 +97,9 @@ def rounds(
             fresh = stack.enter_context(topics(settings, INPUTS, workload.partitions))
             slow = any(each.is_slow for each in chosen if sizes[each.name] == events)  # so that they are few
             made = Loaded(replace(workload, events=events), fresh, Answer(sessions=Counter() if slow else None))
-            load(made.workload, fresh.brokers, *fresh.inputs, made.answer)
+            load(made.workload, fresh, made.answer)
             return made
 
-        sizes = {each.name: arguments.textbook_events if each.is_slow else arguments.events for each in chosen}
         inputs = {events: loaded(events) for events in {*sizes.values(), _FEW}}
         starts = {}
         for contender in chosen:

@@ -18,6 +18,7 @@ from zlib import crc32
 from confluent_kafka import Producer
 
 from bench.answer import GAP, Answer
+from dataflow.settings import Settings
 
 START = 1_704_067_200_000  # milliseconds, as all times here
 PRESENT = 10_000  # users who are in the shop at a time, at most
@@ -155,9 +156,9 @@ class Workload:
             yield Row(time, 0, seconds * 1000, user, 0, "", b"1", value)
 
 
-def load(workload: Workload, brokers: str, events_topic: str, purchases_topic: str, answer: Answer) -> None:
-    """Writes a workload into two empty topics, and its right answer into `answer`."""
-    producer = Producer({**_LOADING, "bootstrap.servers": brokers})
+def load(workload: Workload, settings: Settings, answer: Answer) -> None:
+    """Writes a workload into the settings' two input topics, which are empty, and its right answer into `answer`."""
+    producer = Producer({**settings.client, **_LOADING})
     partitions: dict[int, int] = {}
     chunks: dict[tuple[str, int], list[dict]] = {}
 
@@ -170,10 +171,10 @@ def load(workload: Workload, brokers: str, events_topic: str, purchases_topic: s
 
     for row in workload.rows():
         if row.amount is None:
-            topic = events_topic
+            topic = settings.topic_user_events
             answer.add_event(row.user, row.time, row.page, row.event_type, row.value)
         else:
-            topic = purchases_topic
+            topic = settings.topic_purchases
             answer.add_purchase(row.user, row.time, row.page, row.amount, row.value)
         if (partition := partitions.get(row.user)) is None:
             partition = partitions[row.user] = workload.partition_of(row.user)
