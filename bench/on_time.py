@@ -9,8 +9,8 @@ includes the producer's, both brokers' and this consumer's own time. *Under load
 the shop was open, *quiet* those due after its last event, when nothing but the clock moves the job.
 
 The brokers are embedded ones, in this process, unless told otherwise; they hold 100,000 rows a partition, so cases of
-more rows want a real Kafka. Topics are made for each case. *Behind* is how old an event was at
-most, in seconds, when the shop handed it to Kafka: a shop that has not processor enough for its rate falls behind.
+more rows want a real Kafka. Topics are made for each case. *Behind* is how old an event was at most, in seconds, when
+the shop handed it to Kafka: a shop that has not processor enough for its rate falls behind.
 """
 
 import argparse
