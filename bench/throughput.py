@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median_high
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
@@ -141,15 +141,15 @@ def answers(contender: Contender, verdicts: list[Verdict], events: int) -> str:
     if not verdicts:
         return ""
     if contender.is_slow:
-        lost, wrong = (spread([getattr(each, kind) for each in verdicts], ",d") for kind in ("lost", "wrong"))
+        lost, wrong = (spread([getattr(each, kind) for each in verdicts], ",.0f") for kind in ("lost", "wrong"))
         return f"of {events:,} events lost {lost}, wrong {wrong}"
     right = sum(not each.wrong for each in verdicts)
     return "all right" if right == len(verdicts) else f"{right} of {len(verdicts)} right"
 
 
 def spread(values: list[float], form: str) -> str:
-    """The median (of an even number the higher), and from least to greatest."""
-    middle, least, greatest = (format(value, form) for value in (median_high(values), min(values), max(values)))
+    """The median, and from least to greatest."""
+    middle, least, greatest = (format(value, form) for value in (median(values), min(values), max(values)))
     return f"{middle} ({least}-{greatest})" if len(values) > 1 else middle
 
 
