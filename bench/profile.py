@@ -62,10 +62,11 @@ FUNCTIONS = {
     ("dataflow/rules/session.py", "close"): CLOSE,
     ("dataflow/rules/visits.py", "session_id"): CLOSE,
     ("dataflow/rules/visits.py", "suspicion"): CLOSE,
+    ("dataflow/rules/visits.py", "finish"): CLOSE,
     ("dataflow/rules/visits.py", "amount"): CLOSE,
     ("dataflow/pipeline.py", "visits"): CLOSE,
-    ("dataflow/pipeline.py", "suspect"): CLOSE,
-    ("dataflow/codec.py", "encode_visit"): CLOSE,
+    ("dataflow/pipeline.py", "suspicious"): CLOSE,
+    ("dataflow/codec.py", "encode_visits"): CLOSE,
     ("dataflow/codec.py", "encode_suspicious"): CLOSE,
 }
 # whatever these call is part of them
