@@ -36,7 +36,7 @@ def test_function_that_snapshots_is_there(function):
         ([], ENGINE),
         (["shim_mapper (bytewax/operators/__init__.py)"], ENGINE),
         (["join (dataflow/operators.py)", "add (dataflow/rules/join.py)"], JOIN),
-        (["visits (dataflow/pipeline.py)", "encode_visit (dataflow/codec.py)"], CLOSE),
+        (["visits (dataflow/pipeline.py)", "encode_visits (dataflow/codec.py)"], CLOSE),
         (["Sessions.add (dataflow/rules/session.py)"], SESSION),
         (["sharder.<locals>.shard.<locals>.<listcomp> (dataflow/pipeline.py)"], SHARD),
         (["shard (dataflow/pipeline.py)", "<listcomp> (dataflow/pipeline.py)"], SHARD),
