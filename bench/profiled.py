@@ -15,14 +15,14 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflow import flow
-from dataflow.__main__ import open_store
+from dataflow.store import open_store
 
 
 def main() -> None:
     """Runs to the end and writes the processor seconds of the engine's thread and of the others into FILE."""
     recovery, seconds, file = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
+    open_store(recovery, 0)
     job = flow()
-    open_store(recovery)
     thread, process = time.thread_time(), time.process_time()
     drive(job, RecoveryConfig(recovery), timedelta(seconds=seconds))
     thread, process = time.thread_time() - thread, time.process_time() - process
