@@ -19,6 +19,7 @@ Place = tuple[str, int]  # topic and partition
 Answer = TypeVar("Answer")
 
 _PATIENCE = 5.0  # seconds for an answer
+_FORBIDDEN = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 _PAUSE = 0.2  # seconds before asking again
 
 
@@ -39,6 +40,7 @@ class Notes:
     """
 
     def __init__(self, connection: Connection, group: str) -> None:
+        self._group = group
         self._consumer = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
 
     def read(self, places: Iterable[Place]) -> dict[Place, Note]:
@@ -55,8 +57,11 @@ class Notes:
         _checked(self._consumer.commit(offsets=commits, asynchronous=False))
 
     def poll(self) -> None:
-        """Lets the client say what it has to say of brokers."""
-        self._consumer.poll(0)
+        """Lets the client say what it has to say. Raises UserError if the job may not keep notes."""
+        told = self._consumer.poll(0)
+        error = told.error() if told is not None else None
+        if error is not None and error.code() in _FORBIDDEN:
+            raise _not_allowed(f"use the consumer group {self._group}", error)
 
 
 def beginnings(notes: Notes, admin: AdminClient, partitions: Mapping[str, int]) -> dict[Place, int]:
@@ -108,8 +113,8 @@ def insist(ask: Callable[[], Answer], meanwhile: Callable[[], None]) -> Answer:
             return ask()
         except KafkaException as problem:
             error = problem.args[0]
-            if error.code() in (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED):
-                raise UserError(f"not allowed: {error.str()}; grant it and start again") from None
+            if error.code() in _FORBIDDEN:
+                raise _not_allowed("look after the output topics and the job's consumer groups", error) from None
         meanwhile()
         if shutdown.requested.is_set():
             raise UserError("stopped while Kafka is away; what it has not acknowledged will be written on resume")
@@ -118,6 +123,12 @@ def insist(ask: Callable[[], Answer], meanwhile: Callable[[], None]) -> Answer:
 
 def _checked(answers: list[TopicPartition]) -> list[TopicPartition]:
     for answer in answers:
+        if answer.error is not None and answer.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise _not_allowed(f"read {answer.topic}", answer.error)
         if answer.error is not None:
             raise KafkaException(answer.error)
     return answers
+
+
+def _not_allowed(what: str, error: KafkaError) -> UserError:
+    return UserError(f"not allowed to {what} ({error.str()}); grant it and start again")
