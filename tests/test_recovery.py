@@ -30,16 +30,22 @@ def start_job(programs: Programs, shop: Settings, store: Path, *arguments: str, 
     return programs.start("dataflow", "-r", str(store), "-s", "1", *arguments, **environment(shop, **settings))
 
 
-@pytest.mark.parametrize("directory", ["recovery", "another"], ids=["on the same store", "on a store of its own"])
+@pytest.mark.parametrize(
+    ("directory", "line"),
+    [
+        pytest.param("recovery", "is in use: process 0 of a job is running on it; stop it first", id="on the same store"),
+        pytest.param("another", "another copy of job", id="on a store of its own"),
+    ],
+)
 def test_a_second_copy_of_a_running_job_is_refused_and_the_first_goes_on(
-    shop: Settings, programs: Programs, tmp_path: Path, directory: str
+    shop: Settings, programs: Programs, tmp_path: Path, directory: str, line: str
 ) -> None:
     first = start_job(programs, shop, tmp_path / "recovery")
     traffic = programs.start(*TRAFFIC, **environment(shop))
     wait_until(lambda: rows_in(shop, shop.topic_visits) > 20, "the job writes")
     status, lines = end_of(start_job(programs, shop, tmp_path / directory))
     assert status == 1
-    assert "another copy of job" in lines[-1]
+    assert line in lines[-1]
     traffic.terminate()
     assert traffic.wait() == 0
     assert_right_in_the_end(shop)
