@@ -13,6 +13,7 @@ from dataflow.settings import Settings
 log = logging.getLogger("visits")
 
 _PATIENCE = 15  # seconds for the first answer of any broker
+_NEWS = 3  # seconds until every broker has heard of a topic that was made this moment
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL)
 
 
@@ -71,23 +72,28 @@ def count_partitions(admin: AdminClient, connection: Connection, topics: Iterabl
         UserError: no broker answers, it refuses us, or a topic is missing.
     """
     brokers = connection.properties["bootstrap.servers"]
-    found = None
+    topics = list(topics)
     deadline = time.monotonic() + _PATIENCE
-    while found is None:
+    missing_since = None
+    while True:
         admin.poll(0)
         if connection.refusal():
             raise UserError(f"Kafka at {brokers} refuses us; check VISITS_KAFKA_*: {connection.refusal()}")
         try:
             found = admin.list_topics(timeout=1).topics
+            missing = [name for name in topics if name not in found or found[name].error is not None]
+            if not missing:
+                break
+            missing_since = missing_since or time.monotonic()
+            if time.monotonic() > missing_since + _NEWS:
+                raise UserError(
+                    f"Kafka at {brokers} has no topic {', '.join(missing)}; `python -m producer --create-topics` creates them"
+                )
+            time.sleep(0.2)
         except KafkaException:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"no Kafka broker answers at {brokers}{connection.last_error}; is it running? VISITS_BROKERS says where"
                 ) from None
     connection.answered()
-    missing = [name for name in topics if name not in found or found[name].error is not None]
-    if missing:
-        raise UserError(
-            f"Kafka at {brokers} has no topic {', '.join(missing)}; `python -m producer --create-topics` creates them"
-        )
     return {name: len(found[name].partitions) for name in topics}

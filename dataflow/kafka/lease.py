@@ -78,7 +78,7 @@ class Lease:
         self._name = name
         self._own = Holder.this()
         self._beats = 0
-        self._held_until = 0.0
+        self.held_until = 0.0
         self._released = False
 
     def take(self) -> None:
@@ -89,12 +89,12 @@ class Lease:
         insist(self._renew, self._notes.poll)
         time.sleep(_SETTLE)
         self._check(insist(self._read, self._notes.poll))
-        self._held_until = time.monotonic() + _HOLD
+        self.held_until = time.monotonic() + _HOLD
         threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
     def wait_until_held(self) -> None:
         """Returns at once, unless the lease could not be renewed lately."""
-        while time.monotonic() > self._held_until:
+        while time.monotonic() > self.held_until:
             shutdown.stand_still_if_requested()
             time.sleep(0.05)
 
@@ -133,7 +133,7 @@ class Lease:
                     refreshed = asked
             except KafkaException:
                 continue
-            self._held_until = asked + _HOLD
+            self.held_until = asked + _HOLD
 
     def _check(self, text: str) -> None:
         if not self._released and text.split()[:3] != [*self._own]:

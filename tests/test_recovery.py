@@ -1,0 +1,181 @@
+"""What a job finds when it comes back: a copy of itself, rows that Kafka hides, topics that have changed."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+from programs import Programs, end_of, environment
+from real_kafka import RealKafka
+from test_crash import RULES, assert_right_in_the_end, rows_in, wait_until
+
+from dataflow.kafka.client import Connection, connect
+from dataflow.kafka.lease import Holder, Lease
+from dataflow.kafka.notes import Note, Notes, beginnings
+from dataflow.kafka.written import Written, fingerprint
+from dataflow.settings import Settings
+
+REAL = pytest.mark.parametrize("kafka", [pytest.param("real", marks=pytest.mark.kafka)], indirect=True)
+TRAFFIC = "producer", "--rate", "100", "--users", "40"
+
+
+@pytest.fixture
+def shop(topics: Settings) -> Settings:
+    return topics.model_copy(update={**RULES, "group": topics.topic_visits})
+
+
+def start_job(programs: Programs, shop: Settings, store: Path, *arguments: str, **settings: str):
+    return programs.start("dataflow", "-r", str(store), "-s", "1", *arguments, **environment(shop, **settings))
+
+
+@pytest.mark.parametrize("directory", ["recovery", "another"], ids=["on the same store", "on a store of its own"])
+def test_a_second_copy_of_a_running_job_is_refused_and_the_first_goes_on(
+    shop: Settings, programs: Programs, tmp_path: Path, directory: str
+) -> None:
+    first = start_job(programs, shop, tmp_path / "recovery")
+    traffic = programs.start(*TRAFFIC, **environment(shop))
+    wait_until(lambda: rows_in(shop, shop.topic_visits) > 20, "the job writes")
+    status, lines = end_of(start_job(programs, shop, tmp_path / directory))
+    assert status == 1
+    assert "another copy of job" in lines[-1]
+    traffic.terminate()
+    assert traffic.wait() == 0
+    assert_right_in_the_end(shop)
+    first.terminate()
+    assert end_of(first)[0] == 0
+
+
+def test_a_copy_that_starts_where_the_first_is_frozen_takes_over_and_the_first_stops_when_it_wakes(
+    shop: Settings, programs: Programs, tmp_path: Path
+) -> None:
+    notes, begins = notes_of(shop)
+    elsewhere = Holder("another-host", "1", "1")
+    notes.write({min(begins): Note(begins[min(begins)], " ".join([*elsewhere, "77"]))})  # nobody renews it
+    job = start_job(programs, shop, tmp_path / "recovery")
+    traffic = programs.start(*TRAFFIC, **environment(shop))
+    wait_until(lambda: rows_in(shop, shop.topic_visits) > 20, "the job has taken over and writes")
+    notes.write({min(begins): Note(begins[min(begins)], " ".join([*elsewhere, "78"]))})
+    status, lines = end_of(job)
+    assert status == 1
+    assert "has taken over (process 1 on another-host), so this one stops" in lines[-1]
+    traffic.terminate()
+
+
+def test_a_lease_that_cannot_be_renewed_lets_nothing_be_written_until_it_can(shop: Settings, kafka) -> None:
+    notes, begins = notes_of(shop)
+    lease = Lease(notes, begins, "a job")
+    lease.take()
+    lease.wait_until_held()
+    kafka.stop_brokers()
+    wait_until(lambda: time.monotonic() > lease.held_until, "the lease has run out")
+    kafka.start_brokers()
+    lease.wait_until_held()
+    lease.release()
+    assert notes.read([min(begins)])[min(begins)].text == ""
+
+
+def notes_of(shop: Settings) -> tuple[Notes, dict]:
+    connection = Connection(shop)
+    notes = Notes(connection, shop.group + "-output")
+    return notes, beginnings(notes, connect(connection), dict.fromkeys(shop.outputs, 8))
+
+
+def written_of(shop: Settings) -> Written:
+    connection = Connection(shop)
+    notes, begins = notes_of(shop)
+    return Written(connect(connection), connection, notes, begins, shop.group)
+
+
+@REAL
+def test_rows_that_a_leader_has_and_does_not_tell_while_a_replica_is_away_are_found(
+    shop: Settings, real_kafka: RealKafka
+) -> None:
+    notes_of(shop)  # the job has begun
+    killed = Producer({"bootstrap.servers": shop.brokers, "enable.idempotence": True, "log_level": 0})
+    led = leader_of(shop, shop.topic_visits)
+    real_kafka.pause_brokers(next(broker for broker in (1, 2, 3) if broker != led))
+    killed.produce(shop.topic_visits, b"v", b"k", 0)
+    killed.flush(1)  # appended, and not acknowledged
+    assert rows_told(shop) == 0
+    assert written_of(shop).rows((shop.topic_visits, 0), 0) == {fingerprint(b"k", b"v", None): 1}
+
+
+def rows_told(shop: Settings) -> int:
+    try:
+        return rows_in(shop, shop.topic_visits)
+    except KafkaException:
+        return 0
+
+
+def leader_of(shop: Settings, topic: str) -> int:
+    admin = AdminClient({"bootstrap.servers": shop.brokers, "log_level": 0})
+    return admin.list_topics(topic, timeout=30).topics[topic].partitions[0].leader
+
+
+@REAL
+def test_an_output_topic_may_grow_and_keys_stay_where_they_went(
+    shop: Settings, programs: Programs, tmp_path: Path
+) -> None:
+    traffic = programs.start(*TRAFFIC, **environment(shop))
+    job = start_job(programs, shop, tmp_path / "recovery")
+    wait_until(lambda: rows_in(shop, shop.topic_visits) > 50, "the job writes")
+    admin = AdminClient({"bootstrap.servers": shop.brokers, "log_level": 0})
+    for grown in admin.create_partitions([NewPartitions(topic, 11) for topic in shop.outputs]).values():
+        grown.result()
+    job.kill()
+    job.wait()
+    job = start_job(programs, shop, tmp_path / "recovery")
+    before = rows_in(shop, shop.topic_visits)
+    wait_until(lambda: rows_in(shop, shop.topic_visits) > before + 50, "the job goes on")
+    traffic.terminate()
+    assert traffic.wait() == 0
+    assert_right_in_the_end(shop)
+    assert rows_in(shop, shop.topic_visits, first_partition=8) == 0
+    assert f"{shop.topic_visits} has 11 partitions; the job goes on with the 8 that it began with" in job.log.read_text()
+
+
+@REAL
+def test_rows_that_retention_has_removed_from_the_output_are_not_written_again(
+    shop: Settings, programs: Programs, tmp_path: Path
+) -> None:
+    traffic = programs.start(*TRAFFIC, **environment(shop))
+    job = start_job(programs, shop, tmp_path / "recovery")
+    wait_until(lambda: rows_in(shop, shop.topic_visits) > 100, "the job writes")
+    traffic.terminate()
+    assert traffic.wait() == 0
+    assert_right_in_the_end(shop)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    ends = {number: end for number, end in ends_in(shop).items() if end}
+    admin = AdminClient({"bootstrap.servers": shop.brokers, "log_level": 0})
+    removed = [TopicPartition(shop.topic_visits, number, end) for number, end in ends.items()]
+    for deleted in admin.delete_records(removed).values():
+        deleted.result()
+    traffic = programs.start(*TRAFFIC, "--seed", "3", "--events", "300", **environment(shop))
+    job = start_job(programs, shop, tmp_path / "recovery")
+    assert traffic.wait() == 0
+    wait_until(lambda: sum(ends_in(shop).values()) >= sum(ends.values()) + 300, "the new rows are out")
+    job.terminate()
+    assert end_of(job)[0] == 0
+    assert sum(ends_in(shop).values()) == sum(ends.values()) + 300
+
+
+def ends_in(shop: Settings) -> dict[int, int]:
+    written = written_of(shop)
+    return {number: end for (_, number), end in written.ends((shop.topic_visits, each) for each in range(8)).items()}
+
+
+def test_a_changed_setting_is_told_with_its_values_and_holds_from_the_last_snapshot_on(
+    shop: Settings, programs: Programs, tmp_path: Path
+) -> None:
+    job = start_job(programs, shop, tmp_path / "recovery")
+    traffic = programs.start(*TRAFFIC, "--events", "200", **environment(shop))
+    assert traffic.wait() == 0
+    wait_until(lambda: rows_in(shop, shop.topic_visits) == 200, "all visits are out")
+    job.terminate()
+    assert end_of(job)[0] == 0
+    job = start_job(programs, shop, tmp_path / "recovery", session_gap="3.5")
+    wait_until(lambda: "VISITS_SESSION_GAP is now 3.5 and was 2: " in job.log.read_text(), "the job says so")
+    assert rows_in(shop, shop.topic_visits) == 200
