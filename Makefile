@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-long test-realtime chaos soak bench kafka clean
+.PHONY: demo test test-long test-realtime chaos soak bench throughput kafka clean
 
 demo: $(READY)  ## everything at once on an embedded broker, for about half a minute
 	@$(BIN)/python -m dataflow.demo
@@ -25,6 +25,9 @@ bench: $(READY)  ## how late sessions are, and what is held when users have gone
 	@$(BIN)/python -m bench.on_time
 	@$(BIN)/python -m bench.state
 
+throughput: $(READY) kafka  ## events a second, beside a loop that only copies; 20 minutes, see bench/README.md
+	@$(BIN)/python -m bench.throughput
+
 test-long: $(READY)  ## 10,000 random cases of each property instead of 300; says how many were tried
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --hypothesis-show-statistics tests/test_any_order.py tests/test_codec.py
 
@@ -36,7 +39,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-kafka: .kafka/.ready  ## the jars of a real Kafka, for the tests; needs Java 17 and Maven
+kafka: .kafka/.ready  ## the jars of a real Kafka, for tests and measurements; needs Java 17 and Maven
 
 .kafka/.ready: tests/kafka/pom.xml
 	@rm -rf .kafka

@@ -1,6 +1,6 @@
 """How long a session takes to come out, beyond the gap and the allowed lateness that it has to wait.
 
-    python -m bench.on_time [--case USERS:RATE ...] [--seconds 90] [--brokers HOST:PORT,...]
+    python -m bench.on_time [--case USERS:RATE ...] [--seconds 90] [--kafka | --brokers HOST:PORT,...]
 
 For every case the shop (`python -m producer`) sends RATE events a second of so many users for a while, then stops; the
 job reads them; and this program reads `visits`, on the same clock. A session's delay is the time at which the last of
@@ -8,12 +8,15 @@ its rows arrived here, minus the time of its last event, the gap and the latenes
 includes the producer's, both brokers' and this consumer's own time. *Under load* are the sessions that were due while
 the shop was open, *quiet* those due after its last event, when nothing but the clock moves the job.
 
-The brokers are embedded ones, in this process, unless told otherwise. Topics are made for each case.
+The brokers are embedded ones, in this process, unless told otherwise; they hold 100,000 rows a partition, so cases of
+more rows want a real Kafka. Topics are made for each case. *Behind* is how old an event was at most, in seconds, when
+the shop handed it to Kafka: a shop that has not processor enough for its rate falls behind.
 """
 
 import argparse
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import quantiles
 from subprocess import Popen
@@ -25,7 +28,7 @@ from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from bench.cluster import PARTITIONS, fresh_topics, start
+from bench.cluster import PARTITIONS, fresh_topics, real_kafka, start
 from dataflow.settings import Settings
 from dataflow.verify import Topics, compare, expected
 
@@ -34,6 +37,10 @@ CASES = ("20:3", "20:500", "10000:500", "10000:1000")
 
 class Visit(msgspec.Struct):
     session_id: str
+    timestamp: float
+
+
+class Event(msgspec.Struct):
     timestamp: float
 
 
@@ -76,7 +83,9 @@ def measure(users: int, rate: float, seconds: float, brokers: str | None) -> Ite
         job = start(settings, directory / "job.log", "dataflow", "-r", str(directory / "recovery"))
         time.sleep(3)  # it starts; what it misses of the first seconds it reads then
         events = str(round(rate * seconds))
-        shop = start(settings, directory / "shop.log", "producer", "--users", str(users), "--rate", str(rate), "--events", events)
+        shop = start(
+            settings, directory / "shop.log", "producer", "--users", str(users), "--rate", str(rate), "--events", events
+        )
         try:
             sessions, stopped = watch(settings, shop, job)
         finally:
@@ -84,12 +93,21 @@ def measure(users: int, rate: float, seconds: float, brokers: str | None) -> Ite
                 program.terminate()
                 program.wait()
         topics = Topics(settings)
-        wrong = sum(each.missing.total() + each.extra.total() for each in compare(settings, topics, expected(settings, topics)))
+        differences = compare(settings, topics, expected(settings, topics))
+        wrong = sum(each.missing.total() + each.extra.total() for each in differences)
+        behind = oldest(topics, settings.topic_user_events)
         for state, group in (
             ("under load", [each for each in sessions if each.due <= stopped]),
             ("quiet", [each for each in sessions if each.due > stopped]),
         ):
-            yield f"{users:,}", f"{rate:g}", state, f"{len(group):,}", *distribution([each.arrived - each.due for each in group]), str(wrong)
+            delays = distribution([each.arrived - each.due for each in group])
+            yield f"{users:,}", f"{rate:g}", f"{behind:.1f}", state, f"{len(group):,}", *delays, str(wrong)
+
+
+def oldest(topics: Topics, topic: str) -> float:
+    """Seconds by which a row was stored later than it says that it happened, at most."""
+    decode = msgspec.json.Decoder(Event).decode
+    return max(message.timestamp()[1] / 1000 - decode(message.value()).timestamp for message in topics.read(topic))
 
 
 def distribution(delays: list[float]) -> list[str]:
@@ -103,15 +121,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.on_time", description=__doc__.splitlines()[0])
     parser.add_argument("--case", nargs="+", default=CASES, metavar="USERS:RATE", help=f"default: {' '.join(CASES)}")
     parser.add_argument("--seconds", type=float, default=90, help="how long the shop is open (default: 90)")
+    parser.add_argument("--kafka", action="store_true", help="on a real Kafka of one node, which needs `make kafka`")
     parser.add_argument("--brokers", help="a Kafka to use instead of embedded brokers")
     arguments = parser.parse_args()
     console = Console()
-    table = Table("users", "events/s", "", "sessions", "min", "p50", "p90", "p99", "max", "rows wrong", box=None)
-    for case in arguments.case:
-        users, rate = case.split(":")
-        with console.status(f"{users} users, {rate} events a second"):
-            for row in measure(int(users), float(rate), arguments.seconds, arguments.brokers):
-                table.add_row(*row)
+    columns = "users", "events/s", "behind", "", "sessions", "min", "p50", "p90", "p99", "max", "rows wrong"
+    table = Table(*columns, box=None)
+    with real_kafka(arguments.brokers) if arguments.kafka else nullcontext(arguments.brokers) as brokers:
+        for case in arguments.case:
+            users, rate = case.split(":")
+            with console.status(f"{users} users, {rate} events a second"):
+                for row in measure(int(users), float(rate), arguments.seconds, brokers):
+                    table.add_row(*row)
     console.print("seconds from when a session was due until its last row was read from `visits`:")
     console.print(table)
 

@@ -5,7 +5,7 @@
 It is here to be measured against, and to show that the tests on real time can fail: its clock goes on while Kafka is
 away, so that what comes after an outage or a pause is late and dropped. Nothing in it is worse than it need be: its
 clock waits for late rows as long as the job does, and an error of the Kafka client does not end it. It writes `visits`
-only. Its settings are the job's.
+only. Its settings are the job's; told to stop at the end, its windows close there.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 
 def flow() -> Dataflow:
     settings = load()
-    brokers = settings.brokers.split(",")
+    brokers, tail = settings.brokers.split(","), not settings.stop_at_end
     clock = EventClock(
         ts_getter=lambda hit: datetime.fromtimestamp(hit.time, timezone.utc),
         wait_for_system_duration=timedelta(seconds=settings.allowed_lateness),
@@ -52,8 +52,8 @@ def flow() -> Dataflow:
     windower = SessionWindower(gap=timedelta(seconds=settings.session_gap))
 
     flow = Dataflow("textbook")
-    events = kop.input("read_events", flow, brokers=brokers, topics=[settings.topic_user_events])
-    purchases = kop.input("read_purchases", flow, brokers=brokers, topics=[settings.topic_purchases])
+    events = kop.input("read_events", flow, brokers=brokers, topics=[settings.topic_user_events], tail=tail)
+    purchases = kop.input("read_purchases", flow, brokers=brokers, topics=[settings.topic_purchases], tail=tail)
     rows = op.map("decode", op.merge("merge", events.oks, purchases.oks), decode)
     keyed = op.key_on("key_on_user", rows, lambda row: str(row["user_id"]))
     joined = op.stateful_map("join_purchases", keyed, join(settings.match_window))

@@ -5,30 +5,28 @@ store, finds a free port for the engine's API, and stops cleanly on SIGTERM and 
 """
 
 import argparse
-import fcntl
 import logging
 import os
 import signal
 import socket
-import sqlite3
 import sys
 import time
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
-from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
-from dataflow import flow, shutdown
-from dataflow.cluster import addresses, process_id
+from dataflow import shutdown
+from dataflow.cluster import Place, addresses, process_id
 from dataflow.errors import UserError
+from dataflow.job import make_flow, start_logging
+from dataflow.store import open_store
 
 log = logging.getLogger("visits")
 
 _API_PORT = "BYTEWAX_DATAFLOW_API_PORT"
 _FAREWELL = 0.5  # seconds; processes of a cluster that are stopped together do not take each other for lost
-_STORE_PARTITIONS = 4  # files of the store; more workers than this share them
 
 
 def _arguments() -> argparse.Namespace:
@@ -55,38 +53,6 @@ def _arguments() -> argparse.Namespace:
     if (arguments.process_id is None) != (arguments.addresses is None):
         parser.error("a cluster needs both --process-id and --addresses")
     return arguments
-
-
-def open_store(directory: Path, process_id: int) -> None:
-    """Makes the recovery store if it is not there, and keeps others from it while this process lives.
-
-    The processes of a cluster may share the directory. Raises UserError, OSError or sqlite3.DatabaseError.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    mine = os.open(directory / f".process-{process_id}", os.O_CREAT | os.O_RDWR)  # open, and so locked, to the end
-    try:
-        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"the recovery store {directory} is in use: process {process_id} of this job is running already; stop it first"
-        ) from None
-    with open(directory / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if parts := list(directory.glob("part-*.sqlite3")):
-            log.info("recovery store %s: %s", directory, resume_point(parts))
-        else:
-            init_db_dir(directory, _STORE_PARTITIONS)
-            log.info("recovery store %s: new", directory)
-
-
-def resume_point(parts: list[Path]) -> str:
-    """Where a job with this store will go on, in words. Raises sqlite3.DatabaseError."""
-    epoch, taken = 0, None
-    for part in parts:
-        with closing(sqlite3.connect(part)) as store:
-            for last_epoch, last_taken in store.execute("SELECT max(worker_frontier), max(created_at) FROM fronts"):
-                epoch, taken = max(epoch, last_epoch or 0), max(filter(None, (taken, last_taken)), default=None)
-    return f"resuming from the snapshot of {taken} UTC, epoch {epoch}" if taken else "no snapshot in it yet; starting anew"
 
 
 def _choose_api_port() -> None:
@@ -118,14 +84,14 @@ def _stop(signum: int, frame: object) -> None:
 
 def main() -> int:
     """Runs the job until it is told to stop; returns the exit code."""
+    start_logging()
     try:
         arguments = _arguments()
-        job = flow()
-        open_store(arguments.recovery_directory, arguments.process_id or 0)
+        directory, number = arguments.recovery_directory, arguments.process_id or 0
+        open_store(directory, number)
     except UserError as error:
         sys.exit(f"visits: {error}")
-    except (OSError, sqlite3.DatabaseError) as error:
-        sys.exit(f"visits: the recovery store {arguments.recovery_directory} cannot be used: {error}")
+    job = make_flow(Place(number, directory))
     _choose_api_port()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)

@@ -1,9 +1,28 @@
 """Where this process stands in its cluster: what the command line or the engine's own variables say."""
 
+import argparse
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from dataflow.errors import UserError
+
+
+class Place(NamedTuple):
+    """The number of a process in its cluster, and its recovery store if it has one."""
+
+    process_id: int
+    store: Path | None
+
+    @classmethod
+    def as_told(cls) -> "Place":
+        """By the engine's command line, of which only this is looked at, or the environment. Raises UserError."""
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("-i", "--process-id", type=int, default=process_id() or 0)
+        store = os.environ.get("BYTEWAX_RECOVERY_DIRECTORY")
+        parser.add_argument("-r", "--recovery-directory", type=Path, default=Path(store) if store else None)
+        told = parser.parse_known_args()[0]
+        return cls(told.process_id, told.recovery_directory)
 
 
 def process_id() -> int | None:

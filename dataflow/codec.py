@@ -1,6 +1,6 @@
 """Between Kafka's bytes and the rows of the rules: JSON in, JSON out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import msgspec
@@ -11,6 +11,13 @@ from dataflow.rules.rows import SECOND, Event, Purchase, Row
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_800
 
 _Page = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+_CLOSING_BRACE = ord("}")
+_OUT_OF_RANGE = "timestamp is out of range; it must be in seconds"
+_UNSET = msgspec.UNSET
+_USERS = 100_000
+_users: dict[int, bytes] = {}
 
 
 class Unreadable(Exception):
@@ -44,25 +51,39 @@ Decode = Callable[[bytes | None, int], Row]  # of a message's value and position
 def decode_event(value: bytes | None, position: int) -> Event:
     """Reads a message of ``user-events``. Raises Unreadable."""
     text = _parse(_event, value)
-    clashes = text.session_id is not msgspec.UNSET or text.amount is not msgspec.UNSET
-    return Event(_time(text), b"%d" % text.user_id, value, position, text.page_id, text.event_type, clashes)
+    timestamp, user = text.timestamp, text.user_id
+    if not _FIRST_SECOND <= timestamp < _LAST_SECOND:
+        raise Unreadable(_OUT_OF_RANGE)
+    plain = value[-1] == _CLOSING_BRACE and text.session_id is _UNSET and text.amount is _UNSET
+    return Event(
+        round(timestamp * SECOND),  # at today's size exact to six decimals
+        _users.get(user) or _user(user),
+        value,
+        position,
+        text.page_id,
+        text.event_type,
+        plain,
+    )
 
 
 def decode_purchase(value: bytes | None, position: int) -> Purchase:
     """Reads a message of ``purchases``. Raises Unreadable."""
     text = _parse(_purchase, value)
+    if not _FIRST_SECOND <= text.timestamp < _LAST_SECOND:
+        raise Unreadable(_OUT_OF_RANGE)
     amount = bytes(text.amount)
     if amount[0] not in b"-0123456789":
         raise Unreadable("amount is not a number")
     if abs(float(amount)) == float("inf"):
         raise Unreadable("amount is out of range")
-    return Purchase(_time(text), b"%d" % text.user_id, value, position, text.page_id, amount)
+    time, user = round(text.timestamp * SECOND), _users.get(text.user_id) or _user(text.user_id)
+    return Purchase(time, user, value, position, text.page_id, amount)
 
 
-def encode_visit(event: Event, session_id: bytes, amount: bytes) -> bytes:
-    """The event's own text, and two fields more."""
-    value = _without_added_fields(event.value) if event.clashes else event.value
-    return b'%b,"session_id":"%b","amount":%b}' % (value.rstrip()[:-1], session_id, amount)
+def encode_visits(events: Iterable[Event], session_id: bytes, amount: bytes) -> list[bytes]:
+    """Each event's own text, and two fields more."""
+    more = b',"session_id":"%b","amount":%b}' % (session_id, amount)
+    return [(event.value if event.plain else _made_plain(event.value))[:-1] + more for event in events]
 
 
 def encode_suspicious(session_id: bytes, user: bytes, kind: int) -> bytes:
@@ -71,12 +92,12 @@ def encode_suspicious(session_id: bytes, user: bytes, kind: int) -> bytes:
 
 
 def _parse(decode: Callable, value: bytes | None):
-    if value is None:
-        raise Unreadable("the message has no value")
     try:
         if not value.isascii():
             value.decode()  # the JSON decoder does not look into fields that it skips
         return decode(value)
+    except AttributeError:
+        raise Unreadable("the message has no value") from None
     except UnicodeDecodeError as error:
         raise Unreadable(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
@@ -85,15 +106,22 @@ def _parse(decode: Callable, value: bytes | None):
         raise Unreadable(str(error)) from None
 
 
-def _time(text: _EventText | _PurchaseText) -> int:
-    """Microseconds of a `timestamp` in seconds, which at today's size is exact to six decimals."""
-    if not _FIRST_SECOND <= text.timestamp < _LAST_SECOND:
-        raise Unreadable("timestamp is out of range; it must be in seconds")
-    return round(text.timestamp * SECOND)
+def _user(user_id: int) -> bytes:
+    """A user's text, the same object for all rows while it is remembered: made once, hashed once, held once."""
+    if len(_users) >= _USERS:
+        _users.clear()
+    text = _users[user_id] = b"%d" % user_id
+    return text
 
 
-def _without_added_fields(value: bytes) -> bytes:
-    """Drops an event's own `session_id` and `amount`, which would stand twice in the visit; the rest stays as text."""
+def _made_plain(value: bytes) -> bytes:
+    """Without space at its end, and without an event's own `session_id` and `amount`, which would stand twice in the visit.
+
+    The rest stays as text.
+    """
+    value = value.rstrip()
     fields = _fields(value)
+    if "session_id" not in fields and "amount" not in fields:
+        return value
     kept = (_encode(name) + b":" + bytes(text) for name, text in fields.items() if name not in ("session_id", "amount"))
     return b"{" + b",".join(kept) + b"}"

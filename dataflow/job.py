@@ -1,8 +1,8 @@
 """The job: the pipeline between the Kafka topics that the settings name."""
 
-import argparse
 import atexit
 import functools
+import gc
 import logging
 import os
 import sys
@@ -11,7 +11,7 @@ from collections import Counter
 from bytewax.dataflow import Dataflow
 
 from dataflow import shutdown
-from dataflow.cluster import process_id
+from dataflow.cluster import Place
 from dataflow.errors import UserError, speak_plainly
 from dataflow.kafka.client import Connection, connect, count_partitions
 from dataflow.kafka.lease import Lease
@@ -27,17 +27,29 @@ from dataflow.pipeline import Inputs, Outputs, Rules, build
 from dataflow.rules.rows import SECOND
 from dataflow.settings import PREFIX, Settings, load
 from dataflow.snapshots import Origin, Snapshots
+from dataflow.store import mend
 
 log = logging.getLogger("visits")
 
 
-def make_flow() -> Dataflow:
-    """Reads the settings, looks at the cluster and builds the dataflow; ends the process with one line if it cannot."""
+def start_logging() -> None:
+    """Says what happens on standard error, in lines of one form."""
     logging.basicConfig(format="visits: %(message)s", level=logging.INFO)
+
+
+def make_flow(place: Place | None = None) -> Dataflow:
+    """Reads the settings, looks at the cluster and builds the dataflow; ends the process with one line if it cannot.
+
+    Args:
+        place: where this process stands in its cluster; if it is not said, what the engine was told.
+    """
+    # rows and sessions make no cycles, and to look for some among all that are open took a third of the time
+    gc.set_threshold(200_000, 50, 1_000)
+    start_logging()
     os.environ["RUST_BACKTRACE"] = "0"  # the engine's own frames say nothing of what went wrong
     speak_plainly()
     try:
-        return _between_topics(load())
+        return _between_topics(load(), place or Place.as_told())
     except UserError as error:
         sys.exit(f"visits: {error}")
 
@@ -53,7 +65,7 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def _between_topics(settings: Settings) -> Dataflow:
+def _between_topics(settings: Settings, place: Place) -> Dataflow:
     rules, pace = rules_of(settings), Pace()
     connection = Connection(settings)
     admin = connect(connection)
@@ -65,11 +77,13 @@ def _between_topics(settings: Settings) -> Dataflow:
     for topic, count in written_to.items():
         if count < partitions[topic]:
             log.info("%s has %d partitions; the job goes on with the %d that it began with", topic, partitions[topic], count)
-    lease = Lease(notes, begins, settings.group) if _process_id() == 0 else None
+    lease = Lease(notes, begins, settings.group) if place.process_id == 0 else None
     if lease is not None:
         lease.take()
         shutdown.last_acts.append(lease.release)
         atexit.register(lease.release)
+    if place.store is not None:
+        mend(place.store)
     reading = Reading(
         connection=connection,
         lookout=Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}, settings.group),
@@ -107,10 +121,3 @@ def _origin(settings: Settings) -> Origin:
 
     numbers = {name: getattr(settings, name) for name in ("session_gap", "match_window", "allowed_lateness", "max_events")}
     return Origin(settings.shards, settings.inputs + settings.outputs, numbers, on_change)
-
-
-def _process_id() -> int:
-    """This process's number in its cluster: by the command line, which is the engine's or like it, or the environment."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("-i", "--process-id", type=int, default=process_id())
-    return parser.parse_known_args()[0].process_id or 0

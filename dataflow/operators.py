@@ -15,7 +15,7 @@ from bytewax.operators import KeyedStream, StatefulBatchLogic
 from dataflow.batches import Batch, Joined, Ticked, Timed
 from dataflow.errors import UserError, inside_engine
 from dataflow.pace import Pace
-from dataflow.rules.join import PURCHASE, IntervalJoin, JoinState
+from dataflow.rules.join import IntervalJoin, JoinState
 from dataflow.rules.rows import END, Event
 from dataflow.rules.session import Session, Sessions
 from dataflow.rules.time import Clock, ClockState
@@ -101,14 +101,9 @@ def join_purchases(step_id: str, up: KeyedStream[Timed], window: int, origin: Or
         return made
 
     def join(held: IntervalJoin, batch: Timed) -> Joined:
-        events, matches = [], []
-        for row in batch.rows:
-            if type(row) is Event:
-                events.append(row)
-                if row.event_type != PURCHASE:
-                    continue
-            matches += held.add(row)
-        return Joined(events + matches, batch.watermark, held.expire(batch.watermark))
+        matches = held.add(batch.rows)
+        events = batch.rows if batch.rows and type(batch.rows[0]) is Event else []
+        return Joined(events + matches if matches else events, batch.watermark, held.expire(batch.watermark))
 
     return op.stateful_map("join", up, _Mapper(Snapshots(JoinState, origin), build, join))
 

@@ -18,13 +18,13 @@ from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
 from dataflow.batches import Batch, Output, Poll
-from dataflow.codec import Decode, decode_event, decode_purchase, encode_suspicious, encode_visit
+from dataflow.codec import Decode, decode_event, decode_purchase, encode_suspicious, encode_visits
 from dataflow.operators import Whole, clock, join_purchases, session_window
 from dataflow.kept import KeptVisits, Reread
 from dataflow.pace import Pace
 from dataflow.rules.rows import PARTITIONS, SECOND, Event, Rejected, Row
 from dataflow.rules.session import Session
-from dataflow.rules.visits import Visit, add_row, session_id, suspicion, unite
+from dataflow.rules.visits import Finished, Visit, add_row, finish, unite
 from dataflow.snapshots import Origin
 
 LATE = "late"
@@ -95,8 +95,9 @@ def build(
     without_event = op.map("encode_unmatched", met_nobody, rejecter(inputs.purchases_topic, NO_EVENT))
     unmatched = op.merge("merge_unmatched", late_purchases, without_event)
 
-    op.output("write_visits", op.flat_map("encode_visits", closed, visits), outputs.visits)
-    op.output("write_suspicious", op.flat_map("suspect", closed, suspects(rules.max_events)), outputs.suspicious_visits)
+    finished = op.map_value("finish", closed, finisher(rules.max_events))
+    op.output("write_visits", op.flat_map("encode_visits", finished, visits), outputs.visits)
+    op.output("write_suspicious", op.flat_map("encode_suspicious", finished, suspicious), outputs.suspicious_visits)
     op.output("write_late_events", late_events, outputs.late_events)
     op.output("write_dead_letters", op.flat_map("encode_dead_letters", polls, dead_letters), outputs.dead_letters)
     op.output("write_unmatched_purchases", unmatched, outputs.unmatched_purchases)
@@ -116,25 +117,24 @@ def sharder(shards: int) -> Callable[[Poll], list[tuple[str, Batch]]]:
     return shard
 
 
-def visits(keyed: tuple[str, list[Session[Visit]]]) -> Iterator[Keyed]:
-    """The rows of closed sessions, each session's in order of time."""
+def finisher(max_events: int) -> Callable[[list[Session[Visit]]], list[Finished]]:
+    """Makes of sessions that are closed what is to be written of them."""
+    return lambda sessions: [finish(session, max_events) for session in sessions]
+
+
+def visits(keyed: tuple[str, list[Finished]]) -> Iterator[Keyed]:
+    """The rows of sessions, each session's in order of time."""
     for session in keyed[1]:
-        events, amount, identity = session.fold.events, session.fold.amount, session_id(session)
-        events.sort()
-        yield session.user.decode(), Output(session.user, [encode_visit(event, identity, amount) for event in events])
+        rows = encode_visits(session.events, session.identity, session.amount)
+        yield session.user.decode(), Output(session.user, rows)
 
 
-def suspects(max_events: int) -> Callable[[tuple[str, list[Session[Visit]]]], Iterator[Keyed]]:
-    """The suspicious ones among closed sessions."""
-
-    def suspect(keyed: tuple[str, list[Session[Visit]]]) -> Iterator[Keyed]:
-        for session in keyed[1]:
-            kind = suspicion(session.fold.events, max_events)
-            if kind is not None:
-                value = encode_suspicious(session_id(session), session.user, kind)
-                yield session.user.decode(), Output(session.user, [value])
-
-    return suspect
+def suspicious(keyed: tuple[str, list[Finished]]) -> Iterator[Keyed]:
+    """The suspicious ones among sessions."""
+    for session in keyed[1]:
+        if session.suspicion is not None:
+            row = encode_suspicious(session.identity, session.user, session.suspicion)
+            yield session.user.decode(), Output(session.user, [row])
 
 
 def rejecter(topic: str, reason: str) -> Callable[[Row], Keyed]:

@@ -47,22 +47,18 @@ class Reader:
         decode, partition, is_late = self._decode, self._partition, self._mark.is_late
         latest = time.now + FUTURE
         for message in messages:
-            stored = _stored(message)
+            milliseconds = message.timestamp()[1]
+            stored = milliseconds * _MILLISECOND if milliseconds > 0 else END  # it may not say when it was
             try:
                 row = decode(message.value(), message.offset() * PARTITIONS + partition)
-                if row.time > latest or row.time > stored + FUTURE:
+                time_of_row = row.time
+                if time_of_row > latest or time_of_row > stored + FUTURE:
                     raise Unreadable("timestamp is more than 60 s ahead of the clock")
             except Unreadable as error:
                 unreadable.append(Rejected(message.key(), message.value(), str(error), self.source, message.offset()))
                 continue
-            if is_late(row.time, stored):
+            if is_late(time_of_row, stored):
                 late.append(row)
             else:
                 rows.append(row)
         return Poll(rows, time._replace(mark=self.mark), late, unreadable)
-
-
-def _stored(message: Message) -> Time:
-    """When Kafka stored the message; END for one that does not say."""
-    milliseconds = message.timestamp()[1]
-    return milliseconds * _MILLISECOND if milliseconds > 0 else END

@@ -1,4 +1,4 @@
-"""A real three-node Apache Kafka on this machine, without Docker: the brokers of docker-compose.yml, run on Java.
+"""A real Apache Kafka on this machine, without Docker: the three brokers of docker-compose.yml, or one, run on Java.
 
 Each broker gets the environment that compose would give it, turned into server properties by the very program
 that does it in the image. Only hosts, ports and the data directory are changed.
@@ -56,20 +56,27 @@ class RealKafka:
     Broker ids count from 1. Raises RuntimeError, with the end of its log, if a broker does not come up.
 
     Args:
+        nodes: so many of compose's brokers, with no more replicas than that.
+        java: options of the Java machine. The default is up sooner; without it Java compiles more, and is faster later.
         alter: may change the brokers' environments, for a cluster in the directory that it is given.
         admin_listener: the one over which the brokers are looked after.
     """
 
     def __init__(
-        self, alter: Callable[[Path, Environments], Environments] | None = None, admin_listener: str = "EXTERNAL"
+        self,
+        nodes: int = 3,
+        java: tuple[str, ...] = ("-XX:TieredStopAtLevel=1",),
+        alter: Callable[[Path, Environments], Environments] | None = None,
+        admin_listener: str = "EXTERNAL",
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="visits-kafka-"))
         # brokers die with the thread that started them (see _die_with_parent), so one that lives long starts them all
         self._starter = ThreadPoolExecutor(1, "real-kafka")
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._paused: set[int] = set()
+        self._options = java
         try:
-            self._environments = _environments(self.directory)
+            self._environments = _environments(self.directory, nodes)
             if alter is not None:
                 self._environments = alter(self.directory, self._environments)
             self._addresses = self._listening(admin_listener)
@@ -159,7 +166,7 @@ class RealKafka:
         with (self._home(broker) / "log").open("ab") as log:
             start = self._starter.submit(
                 subprocess.Popen,
-                ["java", *heap, "-XX:TieredStopAtLevel=1", quiet, "-cp", f"{LIBS}/*", *command],
+                ["java", *heap, *self._options, quiet, "-cp", f"{LIBS}/*", *command],
                 env={"PATH": os.environ["PATH"], **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -219,9 +226,10 @@ class RealKafka:
         return "\n".join(f"the log of broker {broker} ends:\n{text[-3000:]}" for broker, text in logs)
 
 
-def _environments(directory: Path) -> Environments:
+def _environments(directory: Path, nodes: int) -> Environments:
     """Each broker's environment as compose has it, moved to this machine: node id to variables."""
     services = yaml.safe_load(COMPOSE.read_text())["services"]
+    brokers = [(name, each) for name, each in services.items() if each.get("image", "").startswith(IMAGE)][:nodes]
     ports = _free_ports()
     moved: dict[tuple[str, str], str] = {}
 
@@ -231,15 +239,19 @@ def _environments(directory: Path) -> Environments:
         return moved[host, port]
 
     environments = {}
-    for name, service in services.items():
-        if service.get("image", "").startswith(IMAGE):
-            broker = int(service["environment"]["KAFKA_NODE_ID"])
-            environment = {key: str(value) for key, value in service["environment"].items()}
-            for key in ("KAFKA_CONTROLLER_QUORUM_VOTERS", "KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS"):
-                environment[key] = ADDRESS.sub(
-                    lambda found, own=name: move(own if found[1] in ("", "localhost") else found[1], found[2]), environment[key]
-                )
-            environments[broker] = {**environment, "KAFKA_LOG_DIRS": str(directory / f"kafka-{broker}" / "data")}
+    for name, service in brokers:
+        broker = int(service["environment"]["KAFKA_NODE_ID"])
+        environment = {key: str(value) for key, value in service["environment"].items()}
+        for key, value in environment.items():
+            if key.endswith(("_REPLICATION_FACTOR", "_MIN_ISR", "_MIN_INSYNC_REPLICAS")):
+                environment[key] = str(min(int(value), nodes))
+        voters = environment["KAFKA_CONTROLLER_QUORUM_VOTERS"].split(",")[:nodes]
+        environment["KAFKA_CONTROLLER_QUORUM_VOTERS"] = ",".join(voters)
+        for key in ("KAFKA_CONTROLLER_QUORUM_VOTERS", "KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS"):
+            environment[key] = ADDRESS.sub(
+                lambda found, own=name: move(own if found[1] in ("", "localhost") else found[1], found[2]), environment[key]
+            )
+        environments[broker] = {**environment, "KAFKA_LOG_DIRS": str(directory / f"kafka-{broker}" / "data")}
     return environments
 
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from logs import EVENTS, NOON, PURCHASES, Job, Plan, batch_answer, log
 
-from dataflow.codec import Unreadable, decode_event, decode_purchase, encode_suspicious, encode_visit
+from dataflow.codec import Unreadable, decode_event, decode_purchase, encode_suspicious, encode_visits
 from dataflow.rules.rows import SECOND, Event, Purchase
 
 EVENT = b'{"event_type":"click","user_id":1,"page_id":2,"timestamp":1710331200}'
@@ -249,7 +249,7 @@ def test_what_is_not_a_purchase_is_unreadable_and_the_reason_is_told(value, reas
     ],
 )
 def test_a_visit_is_the_event_as_it_came_and_two_fields_more(value, visit):
-    assert encode_visit(decode_event(value, 0), b"abc", b"5.0") == visit
+    assert encode_visits([decode_event(value, 0)], b"abc", b"5.0") == [visit]
 
 
 def test_a_suspicious_visit_says_session_user_and_type():
@@ -363,7 +363,7 @@ def test_any_event_becomes_a_visit_with_all_its_fields_and_two_more(value):
     own = read(value)
     own.pop("session_id", None)
     own.pop("amount", None)
-    visit = read(encode_visit(event, b"abc", b"5.0"))
+    visit = read(*encode_visits([event], b"abc", b"5.0"))
     assert list(visit) == [*own, "session_id", "amount"]
     assert visit == {**own, "session_id": "abc", "amount": "5.0"}
 

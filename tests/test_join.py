@@ -61,7 +61,7 @@ def amounts(matches: list) -> list[str]:
 )
 def test_whoever_comes_second_finds_the_other(arrivals):
     join = IntervalJoin(WINDOW)
-    assert [amounts(join.add(row)) for row, _ in arrivals] == [found for _, found in arrivals]
+    assert [amounts(join.add([row])) for row, _ in arrivals] == [found for _, found in arrivals]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_choice_among_several_follows_the_rules_in_any_order_of_arrival(rows
     event = bought(100)
     for arrivals in permutations([event, *rows]):
         join = IntervalJoin(WINDOW)
-        matches = [found for row in arrivals for found in join.add(row)]
+        matches = [found for row in arrivals for found in join.add([row])]
         assert max(matches).amount.decode() == best
 
 
@@ -105,8 +105,8 @@ def test_what_can_meet_nobody_any_more_is_forgotten_and_purchases_without_event_
     watermark, held, unmatched
 ):
     join = IntervalJoin(WINDOW)
-    join.add(paid(100, "9"))
-    join.add(bought(100, user=b"2"))
+    join.add([paid(100, "9")])
+    join.add([bought(100, user=b"2")])
     assert [row.amount.decode() for row in join.expire(watermark)] == unmatched
     assert sum(map(len, join.state())) == held
 
@@ -115,14 +115,14 @@ def test_a_purchase_that_met_an_event_is_not_unmatched_in_whatever_order_they_ca
     for rows in ([bought(100), paid(100, "9")], [paid(100, "9"), bought(100)]):
         join = IntervalJoin(WINDOW)
         for row in rows:
-            join.add(row)
+            join.add([row])
         assert join.expire(END) == []
 
 
 def test_rows_are_forgotten_one_by_one_in_order_of_time_not_of_arrival():
     join = IntervalJoin(WINDOW)
     for row in (paid(103, "3"), paid(101, "1"), paid(102, "2")):
-        join.add(row)
+        join.add([row])
     assert [[row.value for row in join.expire(watermark)] for watermark in (106, 107, 108, 109)] == [
         [],
         [b"1"],
@@ -135,9 +135,9 @@ def test_rows_are_forgotten_one_by_one_in_order_of_time_not_of_arrival():
 def test_a_resumed_join_finds_what_came_before_and_knows_who_has_met():
     before = IntervalJoin(WINDOW)
     for row in (bought(100), paid(101, "8"), paid(200, "7"), bought(300)):
-        before.add(row)
+        before.add([row])
     after = IntervalJoin(WINDOW)
     after.restore(before.state())
-    assert amounts(after.add(paid(300, "9"))) == ["9"]
-    assert amounts(after.add(bought(199))) == ["7"]
+    assert amounts(after.add([paid(300, "9")])) == ["9"]
+    assert amounts(after.add([bought(199)])) == ["7"]
     assert after.expire(END) == []

@@ -85,10 +85,11 @@ def test_what_is_not_this_jobs_state_is_refused_in_one_line(data, reason):
 
 def test_what_the_engine_copies_at_a_snapshot_is_bytes_of_that_moment():
     join = IntervalJoin(5)
-    join.add(EVENT)
+    bought = msgspec.structs.replace(EVENT, event_type="purchase")
+    join.add([bought])
     snapshots = Snapshots(JoinState, JOB)
     copied = copy.deepcopy(_Held(join, snapshots))
-    join.add(PURCHASE)
+    join.add([PURCHASE])
     assert type(copied) is bytes
     assert snapshots.unpack(copied) == JoinState([(EVENT.time, EVENT.user, EVENT.page)], [])
 

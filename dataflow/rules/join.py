@@ -57,19 +57,27 @@ class IntervalJoin:
         self.purchases: dict[bytes, list[Purchase]] = {}
         self._expiries: list[tuple[int, bytes, bool]] = []  # heap of (time, user, is it an event)
 
-    def add(self, row: Row) -> list[Match]:
-        """Takes a purchase event or a purchase row and returns its matches with all that came before it."""
-        if type(row) is Event:
-            self._keep(self.events, row)
-            found = self._near(self.purchases, row)
-            for purchase in found:
-                _meets(purchase)
-            return [match(row, purchase) for purchase in found]
-        self._keep(self.purchases, row)
-        found = self._near(self.events, row)
+    def add(self, rows: list[Row]) -> list[Match]:
+        """Takes the rows of one topic and returns their matches with all that came before them."""
+        if not rows:
+            return []
+        if type(rows[0]) is Event:
+            return [match for row in rows if row.event_type == PURCHASE for match in self._add_event(row)]
+        return [match for row in rows for match in self._add_purchase(row)]
+
+    def _add_event(self, event: Event) -> list[Match]:
+        self._keep(self.events, event, True)
+        found = self._near(self.purchases, event)
+        for purchase in found:
+            _meets(purchase)
+        return [match(event, purchase) for purchase in found]
+
+    def _add_purchase(self, purchase: Purchase) -> list[Match]:
+        self._keep(self.purchases, purchase, False)
+        found = self._near(self.events, purchase)
         if found:
-            _meets(row)
-        return [match(event, row) for event in found]
+            _meets(purchase)
+        return [match(event, purchase) for event in found]
 
     def expire(self, watermark: Time) -> list[Purchase]:
         """Forgets what nothing on time can match any more; returns the purchase rows that met no event."""
@@ -87,9 +95,9 @@ class IntervalJoin:
     def restore(self, state: JoinState) -> None:
         """Takes back what `state` returned."""
         for time, user, page in state.events:
-            self._keep(self.events, Event(time, user, b"", 0, page, PURCHASE))
+            self._keep(self.events, Event(time, user, b"", 0, page, PURCHASE), True)
         for row in state.purchases:
-            self._keep(self.purchases, row)
+            self._keep(self.purchases, row, False)
 
     def state(self) -> JoinState:
         """Everything held."""
@@ -98,17 +106,22 @@ class IntervalJoin:
             [row for rows in self.purchases.values() for row in rows],
         )
 
-    def _keep(self, side: dict[bytes, list], row: Row) -> None:
+    def _keep(self, side: dict[bytes, list], row: Row, is_event: bool) -> None:
         rows = side.get(row.user)
         if rows is None:
             side[row.user] = [row]
         else:
-            insort(rows, row, key=_time)
-        heappush(self._expiries, (row.time, row.user, type(row) is Event))
+            if rows[-1].time <= row.time:
+                rows.append(row)
+            else:
+                insort(rows, row, key=_time)
+        heappush(self._expiries, (row.time, row.user, is_event))
 
     def _near(self, side: dict[bytes, list], row: Row) -> list:
         rows = side.get(row.user)
         if rows is None:
             return []
-        first = bisect_left(rows, row.time - self.window, key=_time)
-        return rows[first : bisect_right(rows, row.time + self.window, key=_time)]
+        earliest, latest = row.time - self.window, row.time + self.window
+        if earliest <= rows[0].time and rows[-1].time <= latest:
+            return rows  # all of them, which is the rule: they are few
+        return rows[bisect_left(rows, earliest, key=_time) : bisect_right(rows, latest, key=_time)]

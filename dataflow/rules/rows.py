@@ -34,7 +34,7 @@ class Event(msgspec.Struct, array_like=True, gc=False, order=True):
     position: int  # in its topic
     page: int
     event_type: str
-    clashes: bool = False  # has a field of its own by the name of one that is added to visits
+    plain: bool = True  # two fields can be added before its last byte
 
 
 class Purchase(msgspec.Struct, array_like=True, gc=False):

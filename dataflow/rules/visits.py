@@ -52,6 +52,26 @@ def suspicion(events: list[Event], max_events: int) -> int | None:
     """The `type` of a suspicious session; None if there is nothing to say of it."""
     if len(events) > max_events:
         return TOO_MANY_EVENTS
-    if not any(event.event_type == PAGE_VIEW for event in events):
-        return NO_PAGE_VIEW
-    return None
+    for event in events:
+        if event.event_type == PAGE_VIEW:
+            return None
+    return NO_PAGE_VIEW
+
+
+class Finished(msgspec.Struct):
+    """A session that is closed: what there is to write of it."""
+
+    user: bytes
+    identity: bytes
+    events: list[Event]  # in order
+    amount: bytes
+    suspicion: int | None
+
+
+def finish(session: Session[Visit], max_events: int) -> Finished:
+    """Comes to the end of a session; more than `max_events` are suspicious."""
+    events = session.fold.events
+    events.sort()
+    return Finished(
+        session.user, session_id(session), events, session.fold.amount, suspicion(events, max_events)
+    )

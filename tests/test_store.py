@@ -1,0 +1,102 @@
+"""The engine's recovery store, as a killed job leaves it."""
+
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import bytewax.operators as op
+import pytest
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import AbortExecution, FixedPartitionedSource, StatefulSourcePartition
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSink, run_main
+
+from dataflow.errors import UserError
+from dataflow.store import mend, open_store
+
+
+class Steps(FixedPartitionedSource):
+    """Emits what the plan says, an item of it an epoch; None kills the run. A resumed run goes on where it was."""
+
+    def __init__(self, plan: list[list[str] | None]) -> None:
+        self.plan = plan
+
+    def list_parts(self):
+        return ["all"]
+
+    def build_part(self, step_id, for_part, resume_state):
+        return _Step(self.plan, resume_state or 0)
+
+
+class _Step(StatefulSourcePartition):
+    def __init__(self, plan, next_step):
+        self.plan, self.next = plan, next_step
+
+    def next_batch(self):
+        if self.next == len(self.plan):
+            raise StopIteration
+        words = self.plan[self.next]
+        if words is None:
+            raise AbortExecution
+        self.next += 1
+        return words
+
+    def snapshot(self):
+        return self.next
+
+
+def run(plan: list, directory: Path) -> list:
+    """Counts words by key, an epoch an item; returns what came out."""
+    out: list = []
+    flow = Dataflow("count")
+    words = op.key_on("key", op.input("in", flow, Steps(plan)), lambda word: word)
+    counts = op.stateful_map("count", words, lambda state, word: ((state or 0) + 1, (state or 0) + 1))
+    op.output("out", counts, TestingSink(out))
+    run_main(flow, epoch_interval=timedelta(0), recovery_config=RecoveryConfig(directory))
+    return out
+
+
+def epochs(directory: Path) -> list[int]:
+    with closing(sqlite3.connect(directory / "part-0.sqlite3")) as store:
+        return sorted(epoch for (epoch,) in store.execute("SELECT DISTINCT snap_epoch FROM snaps"))
+
+
+def test_a_mended_store_has_no_snapshot_from_the_resume_epoch_on(tmp_path: Path) -> None:
+    init_db_dir(tmp_path, 1)
+    run([["a"], ["b"], ["a"]], tmp_path)
+    with closing(sqlite3.connect(tmp_path / "part-0.sqlite3")) as store, store:
+        ((resume,),) = store.execute("SELECT max(worker_frontier) FROM fronts")
+        store.execute("INSERT INTO snaps VALUES ('now', 'count.count.stateful_batch', 'a', ?, NULL)", (resume + 2,))
+    assert epochs(tmp_path)[-1] == resume + 2
+    mend(tmp_path)
+    assert epochs(tmp_path)[-1] < resume
+    assert run([["a"], ["b"], ["a"], ["a"]], tmp_path) == [("a", 3)]
+
+
+def test_a_state_of_a_run_that_was_killed_is_not_resumed_by_the_run_after_the_next(tmp_path: Path) -> None:
+    """The engine alone does so: what a dead run had written for an epoch stays until a run writes that state in it."""
+    counted = {}
+    for mended in (False, True):
+        directory = tmp_path / str(mended)
+        directory.mkdir()
+        init_db_dir(directory, 1)
+        run([["a"]], directory)
+        with closing(sqlite3.connect(directory / "part-0.sqlite3")) as store, store:
+            ((resume,),) = store.execute("SELECT max(worker_frontier) FROM fronts")
+            ((step, state),) = store.execute("SELECT step_id, ser_change FROM snaps WHERE state_key = 'a'").fetchall()[-1:]
+            seven = state.replace(b"K\x01.", b"K\x07.")
+            assert seven != state
+            store.execute("INSERT INTO snaps VALUES ('now', ?, 'a', ?, ?)", (step, resume + 1, seven))  # and was killed
+        if mended:
+            mend(directory)
+        run([["a"], ["b"], ["b"], ["b"], None], directory)  # the next run writes nothing of a, and is killed too
+        counted[mended] = run([["a"], ["b"], ["b"], ["b"], ["a"]], directory)
+    assert counted == {False: [("a", 8)], True: [("a", 2)]}
+
+
+def test_a_store_in_use_is_refused(tmp_path: Path) -> None:
+    open_store(tmp_path / "store", 0)
+    open_store(tmp_path / "store", 1)  # another process of the same cluster
+    with pytest.raises(UserError, match="is in use: process 0 of a job is running on it; stop it first"):
+        open_store(tmp_path / "store", 0)
