@@ -58,7 +58,9 @@ def kafka(request: pytest.FixtureRequest) -> Kafka:
 def topics(kafka: Kafka) -> Settings:
     """All seven topics, empty, under names that no other test has; the settings name them and the cluster."""
     mark = uuid4().hex[:8]
-    names = {name: f"{field.default}-{mark}" for name, field in Settings.model_fields.items() if name.startswith("topic_")}
+    names = {
+        name: f"{field.default}-{mark}" for name, field in Settings.model_fields.items() if name.startswith("topic_")
+    }
     for name in names.values():
         kafka.create_topic(name)
     return Settings(_env_file=None, brokers=kafka.brokers, **names)

@@ -19,6 +19,8 @@ def test_each_row_is_there_once_whatever_is_killed_and_whatever_is_away(real_kaf
 
 
 def test_the_same_job_with_bytewaxs_own_sink_writes_rows_twice_when_it_is_killed(real_kafka: RealKafka) -> None:
-    verdict = run(real_kafka, SEED, Options(rounds=1, every=1, faults=["kill-all"], first_kills=1, module=control.MODULE))
+    verdict = run(
+        real_kafka, SEED, Options(rounds=1, every=1, faults=["kill-all"], first_kills=1, module=control.MODULE)
+    )
     assert verdict is not None
     assert verdict.missing + verdict.extra

@@ -57,10 +57,14 @@ def assert_right_in_the_end(settings: Settings) -> None:
 def test_a_job_that_is_killed_again_and_again_on_other_numbers_of_workers_writes_every_row_once(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
-    traffic = programs.start("producer", "--rate", "200", "--users", "60", "--disorder", "0.3", "--seed", "5", **environment(shop))
+    traffic = programs.start(
+        "producer", "--rate", "200", "--users", "60", "--disorder", "0.3", "--seed", "5", **environment(shop)
+    )
     for workers in (1, 2, 1, 3):
         before = rows_in(shop, shop.topic_visits)
-        job = programs.start("dataflow", "-r", str(tmp_path / "recovery"), "-s", "2", "-w", str(workers), **environment(shop))
+        job = programs.start(
+            "dataflow", "-r", str(tmp_path / "recovery"), "-s", "2", "-w", str(workers), **environment(shop)
+        )
         wait_until(lambda before=before: rows_in(shop, shop.topic_visits) > before + 50, "the job writes")
         job.kill()
         job.wait()
@@ -72,7 +76,9 @@ def test_a_job_that_is_killed_again_and_again_on_other_numbers_of_workers_writes
     assert job.wait() == 0
 
 
-def test_a_second_run_over_the_same_topics_finds_every_row_there_and_writes_none(shop: Settings, programs: Programs) -> None:
+def test_a_second_run_over_the_same_topics_finds_every_row_there_and_writes_none(
+    shop: Settings, programs: Programs
+) -> None:
     traffic = programs.start("producer", "--events", "500", "--speed", "max", "--users", "30", **environment(shop))
     assert traffic.wait() == 0
     for _ in range(2):
@@ -91,7 +97,9 @@ def test_partitions_added_to_the_inputs_while_the_job_runs_are_read_from_their_s
     admin = AdminClient({"bootstrap.servers": shop.brokers, "log_level": 0})
     for grown in admin.create_partitions([NewPartitions(topic, 11) for topic in shop.inputs]).values():
         grown.result()
-    new_traffic = programs.start("producer", "--rate", "100", "--users", "40", "--seed", "9", **environment(shop))  # knows of all eleven
+    new_traffic = programs.start(
+        "producer", "--rate", "100", "--users", "40", "--seed", "9", **environment(shop)
+    )  # knows of all eleven
     wait_until(lambda: rows_in(shop, shop.topic_user_events, 8) > 30, "the shop writes into new partitions")
     counted = rows_in(shop, shop.topic_visits)
     wait_until(lambda: rows_in(shop, shop.topic_visits) > counted + 100, "the job goes on")

@@ -23,7 +23,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=150, metavar="N", help="events a second [150]")
     parser.add_argument("--users", type=int, default=60, metavar="N", help="how many click [60]")
     parser.add_argument(
-        "--faults", type=lambda text: text.split(","), default=[], metavar="NAMES", help=f"only these: {', '.join(FAULTS)}"
+        "--faults",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="NAMES",
+        help=f"only these: {', '.join(FAULTS)}",
     )
     parser.add_argument("--control", action="store_true", help="with Bytewax's own KafkaSink, which has to fail")
     parser.add_argument("--plan", action="store_true", help="only print what would be done")

@@ -9,7 +9,6 @@ from itertools import chain
 from unittest.mock import patch
 
 from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage
-from bytewax.dataflow import Dataflow
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from dataflow import __main__ as program
@@ -43,14 +42,9 @@ class _Partition(StatelessSinkPartition[Keyed]):
 
 
 def _messages(output: Output) -> Iterable[KafkaSinkMessage]:
-    return (KafkaSinkMessage(output.key, value, output.headers or []) for value in output.values)
-
-
-def flow() -> Dataflow:
-    with patch.object(job, "KafkaSink", PlainSink):
-        return job.make_flow()
+    return (KafkaSinkMessage(output.key, value, headers=output.headers or []) for value in output.values)
 
 
 if __name__ == "__main__":
-    with patch.object(program, "flow", flow):
+    with patch.object(job, "KafkaSink", PlainSink):
         sys.exit(program.main())

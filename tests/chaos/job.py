@@ -1,5 +1,6 @@
 """The job as a cluster of processes, and its supervisor: when one is lost, all are started again together."""
 
+import shutil
 import signal
 import subprocess
 import threading
@@ -138,6 +139,8 @@ class Job:
         self._paused.clear()
         self._started(time.time())
         self.starts += 1
+        if self._store.exists():  # what it resumes from, for diagnosis
+            shutil.copytree(self._store, self._store.with_name(f"recovery-{self.starts}"))
         self._processes = [
             self._programs.start(
                 self._module,

@@ -90,8 +90,9 @@ def _summarize(site: Site, seed: int, verdict: Verdict) -> None:
     for line in verdict.faults:
         print(f"seed {seed}: WRONG: {line}")
     rows = sum(each.expected for each in verdict.differences)
+    outcome = "RIGHT" if verdict.right else "WRONG"
     print(
-        f"seed {seed}: {'RIGHT' if verdict.right else 'WRONG'}: {rows:,} rows ({verdict.answer.visits.total():,} visits), "
+        f"seed {seed}: {outcome}: {rows:,} rows ({verdict.answer.visits.total():,} visits), "
         f"{verdict.missing} missing, {verdict.extra} too many, {verdict.disorder} out of order",
         flush=True,
     )

@@ -23,6 +23,7 @@ JOB = "dataflow"
 
 _HISTORY = 30  # seconds of the shop that are there at the start, so that the first epoch has much to do
 _FIRST_EPOCH = 60.0  # seconds that it is made to last
+_BACK = 30.0  # seconds after which nobody can say that Kafka is away, once it is whole again
 _LIMIT = 180.0  # seconds until a wait is given up
 
 
@@ -57,6 +58,7 @@ class Site:
         self._oddities = Oddities(self.settings)
         self.counts: Counter[str] = Counter()
         self._faults: list[str] = []
+        self._whole_since: float | None = -_BACK  # when all brokers were there again; None while they are not
 
     def tell(self, line: str) -> None:
         print(f"+{time.monotonic() - self._began:.1f} s  {line}\n", end="", flush=True)  # whole, also from threads
@@ -141,7 +143,7 @@ class Site:
         codes = self.job.stop()
         if any(codes):
             self.tell(f"they end with {codes}")
-            if self._whole:
+            if self._whole_since is not None and time.monotonic() > self._whole_since + _BACK:
                 self._faults.append(f"with Kafka there, SIGTERM ended the job with {codes}: {self.job.logs()}")
 
     def start_job(self, scale: Scale) -> None:
@@ -177,13 +179,11 @@ class Site:
     def start_brokers(self) -> None:
         self.tell("start of brokers")
         self._kafka.start_brokers()
-        self._whole = True
+        self._whole_since = time.monotonic()
         self.tell("the brokers are whole")
 
-    _whole = True
-
     def _breaks(self, ids: tuple[int, ...]) -> None:
-        self._whole = False
+        self._whole_since = None
         self.counts["outages"] += len(ids) == len(BROKERS)
 
 

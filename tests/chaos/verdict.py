@@ -14,6 +14,7 @@ from dataflow.reference import Answer
 from dataflow.settings import Settings
 from dataflow.verify import Difference, Topics, compare, expected, out_of_order, report
 
+
 class Log(Topics):
     """Reads whole topics, each row once: after a change of leaders a client may hand out rows again."""
 
@@ -85,4 +86,6 @@ def explain(verdict: Verdict, topics: Topics, job: Job, directory: Path) -> None
 def _describe(message: Message) -> str:
     written = message.timestamp()[1] / 1_000
     headers = dict(message.headers() or ())
-    return f"{message.partition()} offset {message.offset()} of {written:.3f}: {message.key()} {message.value()} {headers}"
+    return (
+        f"{message.partition()} offset {message.offset()} of {written:.3f}: {message.key()} {message.value()} {headers}"
+    )
