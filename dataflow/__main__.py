@@ -85,16 +85,16 @@ def _stop(signum: int, frame: object) -> None:
 def main() -> int:
     """Runs the job until it is told to stop; returns the exit code."""
     start_logging()
-    try:
-        arguments = _arguments()
-        directory, number = arguments.recovery_directory, arguments.process_id or 0
-        open_store(directory, number)
-    except UserError as error:
-        sys.exit(f"visits: {error}")
-    job = make_flow(Place(number, directory))
-    _choose_api_port()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
+    try:
+        arguments = _arguments()
+        number = arguments.process_id or 0
+        job = make_flow(Place(number, store=None))  # first: it finds most mistakes, and leaves nothing behind
+        open_store(arguments.recovery_directory, number)
+    except UserError as error:
+        sys.exit(f"visits: {error}")
+    _choose_api_port()
     cli_main(
         job,
         workers_per_process=arguments.workers_per_process,

@@ -35,7 +35,8 @@ def speak_plainly() -> None:
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if kind.__name__ == "PanicException" and "thread panic" in str(error):
-        print("visits: another process of the cluster has gone; start both again", file=sys.stderr, flush=True)
+        print("visits: another process of the cluster has gone; start all of them again", file=sys.stderr, flush=True)
+        os._exit(1)  # the engine's threads would turn a slower end into an abort
     else:
         sys.__excepthook__(kind, error, trace)
 

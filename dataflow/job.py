@@ -72,7 +72,7 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
     partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
     origin = _origin(settings)
     notes = Notes(connection, settings.group + "-output")  # not the inputs' group, which lag monitors look at
-    begins = beginnings(notes, admin, {topic: partitions[topic] for topic in settings.outputs})
+    begins = beginnings(notes, admin, {topic: partitions[topic] for topic in settings.outputs}, place.process_id == 0)
     written_to = Counter(topic for topic, _ in begins)
     for topic, count in written_to.items():
         if count < partitions[topic]:

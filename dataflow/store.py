@@ -22,7 +22,7 @@ _PARTS = 4  # more workers than this share them
 
 
 def open_store(directory: Path, process_id: int) -> None:
-    """Makes the store if it is not there, and keeps others from it while this process lives.
+    """Makes the store if it is not there, mends it if it is, and keeps others from it while this process lives.
 
     The processes of a cluster share the directory. Raises UserError if it is in use or cannot be used.
     """
@@ -39,10 +39,11 @@ def open_store(directory: Path, process_id: int) -> None:
             if not _parts(directory):
                 init_db_dir(directory, _PARTS)
                 log.info("recovery store %s: new", directory)
-            elif (resume := _resume_epoch(directory)) is None:
-                log.info("recovery store %s: nothing in it yet, starting from the beginning", directory)
-            else:
+            elif resume := _resume_epoch(directory):
                 log.info("recovery store %s: resuming from epoch %d, of %s UTC", directory, *resume)
+            else:
+                log.info("recovery store %s: nothing in it yet, starting from the beginning", directory)
+            _forget_unfinished(directory)
 
 
 def mend(directory: Path) -> None:
@@ -55,10 +56,14 @@ def mend(directory: Path) -> None:
     To be called while no process of the job runs on the store. Raises UserError if it cannot be used.
     """
     with _told_as_user_errors(directory), _alone_in(directory):
-        resume = _resume_epoch(directory)
-        for part in _parts(directory):
-            with closing(sqlite3.connect(part)) as database, database:
-                database.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (resume[0] if resume else 0,))
+        _forget_unfinished(directory)
+
+
+def _forget_unfinished(directory: Path) -> None:
+    resume = _resume_epoch(directory)
+    for part in _parts(directory):
+        with closing(sqlite3.connect(part)) as database, database:
+            database.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (resume[0] if resume else 0,))
 
 
 def _resume_epoch(directory: Path) -> tuple[int, str] | None:

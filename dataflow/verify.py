@@ -63,13 +63,16 @@ class Topics:
             }
         )
         unread = set(range(self.partitions[topic]))
+        offsets = dict.fromkeys(unread, 0)  # of the next rows; some may be handed out again when leaders change
         try:
             consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
             while unread:
                 for message in consumer.consume(10_000, 0.1):
                     error = message.error()
                     if error is None:
-                        yield message
+                        if message.offset() >= offsets[message.partition()]:
+                            offsets[message.partition()] = message.offset() + 1
+                            yield message
                     elif error.code() == KafkaError._PARTITION_EOF:
                         unread.discard(message.partition())
                     elif not error.retriable():

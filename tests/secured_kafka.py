@@ -31,7 +31,7 @@ class SecuredKafka(RealKafka):
     """One broker; `properties` are what a client needs to be let in, `superuser` those of one who may do everything."""
 
     def __init__(self) -> None:
-        super().__init__(_secure, admin_listener="INTERNAL")
+        super().__init__(alter=_secure, admin_listener="INTERNAL")
         self.properties = {
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "PLAIN",

@@ -1,12 +1,14 @@
 """What a job finds when it comes back: a copy of itself, rows that Kafka hides, topics that have changed."""
 
+import json
+import random
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
 from programs import Programs, end_of, environment
 from real_kafka import RealKafka
 from test_crash import RULES, assert_right_in_the_end, rows_in, wait_until
@@ -185,3 +187,33 @@ def test_a_changed_setting_is_told_with_its_values_and_holds_from_the_last_snaps
     job = start_job(programs, shop, tmp_path / "recovery", session_gap="3.5")
     wait_until(lambda: "VISITS_SESSION_GAP is now 3.5 and was 2: " in job.log.read_text(), "the job says so")
     assert rows_in(shop, shop.topic_visits) == 200
+
+
+@REAL
+def test_a_row_that_is_too_large_for_its_topic_stops_the_job_and_once_it_may_be_larger_nothing_is_lost_or_doubled(
+    shop: Settings, programs: Programs, tmp_path: Path
+) -> None:
+    admin = AdminClient({"bootstrap.servers": shop.brokers, "log_level": 0})
+    set_largest_row(admin, shop.topic_visits, 100_000)
+    traffic = programs.start(*TRAFFIC, "--events", "300", **environment(shop))
+    assert traffic.wait() == 0
+    large = {"event_type": "click", "user_id": 1, "page_id": 1, "timestamp": time.time(), "referrer": random.randbytes(200_000).hex()}
+    producer = Producer({"bootstrap.servers": shop.brokers, "log_level": 0})
+    producer.produce(shop.topic_user_events, json.dumps(large), "1")
+    assert producer.flush(30) == 0
+    status, lines = end_of(start_job(programs, shop, tmp_path / "recovery"))
+    assert status == 1
+    assert "Kafka refuses a row: " in lines[-1]
+    assert lines[-1].endswith("raise max.message.bytes of the topic and start again")
+    set_largest_row(admin, shop.topic_visits, 1_000_000)
+    job = start_job(programs, shop, tmp_path / "recovery")
+    assert_right_in_the_end(shop)
+    job.terminate()
+    assert end_of(job)[0] == 0
+
+
+def set_largest_row(admin: AdminClient, topic: str, size: int) -> None:
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for altered in admin.incremental_alter_configs([resource]).values():
+        altered.result()

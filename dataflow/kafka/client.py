@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterable
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from dataflow.errors import UserError
@@ -65,6 +65,15 @@ def connect(connection: Connection) -> AdminClient:
         raise UserError(f"wrong Kafka setting: {error.args[0].str()}") from None
 
 
+def _check_allowed(connection: Connection, topics: Iterable[str]) -> None:
+    """Brokers leave out of their lists what one may not see, and say so only of a topic that is asked for by name."""
+    asker = Consumer({**connection.properties, "group.id": "none", "allow.auto.create.topics": False})
+    for name in topics:
+        error = asker.list_topics(name, timeout=_PATIENCE).topics[name].error
+        if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise UserError(f"{name}: not allowed to see it ({error.str()}); grant it and start again")
+
+
 def count_partitions(admin: AdminClient, connection: Connection, topics: Iterable[str]) -> dict[str, int]:
     """How many partitions each topic has.
 
@@ -86,6 +95,7 @@ def count_partitions(admin: AdminClient, connection: Connection, topics: Iterabl
                 break
             missing_since = missing_since or time.monotonic()
             if time.monotonic() > missing_since + _NEWS:
+                _check_allowed(connection, missing)
                 raise UserError(
                     f"Kafka at {brokers} has no topic {', '.join(missing)}; `python -m producer --create-topics` creates them"
                 )

@@ -99,12 +99,18 @@ class Lease:
             time.sleep(0.05)
 
     def release(self) -> None:
-        """Lets another copy start at once."""
+        """Lets another copy start at once, if Kafka can be told so in a moment; if not, that has to watch for a while."""
         self._released = True
-        try:
-            self._notes.write({self._place: Note(self._beginnings[self._place])})
-        except KafkaException:
-            pass  # then the next copy has to watch for a while
+
+        def forget() -> None:
+            try:
+                self._notes.write({self._place: Note(self._beginnings[self._place])})
+            except KafkaException:
+                pass
+
+        telling = threading.Thread(target=forget, daemon=True)
+        telling.start()
+        telling.join(_BEAT)
 
     def _watch(self, text: str) -> None:
         log.info("the lease of job %r is held by %s; watching whether it lives", self._name, _described(text))
@@ -136,7 +142,7 @@ class Lease:
             self.held_until = asked + _HOLD
 
     def _check(self, text: str) -> None:
-        if not self._released and text.split()[:3] != [*self._own]:
+        if text and not self._released and text.split()[:3] != [*self._own]:
             raise UserError(
                 f"another copy of job {self._name!r} has taken over ({_described(text)}), so this one stops; run only one"
             )

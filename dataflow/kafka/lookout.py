@@ -54,6 +54,7 @@ class Lookout:
         """From now on asks for the end of this partition too."""
         with self._lock:
             self._watched[source] = partition
+            self._answered[source] = time.time_ns() // 1_000  # as if: who finds brokers away knows of the outage
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
                 self._thread.start()
@@ -113,8 +114,7 @@ class Lookout:
         return answered
 
     def _hear(self, source: str, end: End) -> None:
-        before = self._answered.get(source, end.asked)
-        self._answered[source] = end.asked
+        before, self._answered[source] = self._answered[source], end.asked
         if end.asked > before + _AWAY:
             self._returned[source] = end.asked + _RETURN
         if end.asked >= self._returned.get(source, 0):

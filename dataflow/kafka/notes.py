@@ -64,7 +64,9 @@ class Notes:
             raise _not_allowed(f"use the consumer group {self._group}", error)
 
 
-def beginnings(notes: Notes, admin: AdminClient, partitions: Mapping[str, int]) -> dict[Place, int]:
+def beginnings(
+    notes: Notes, admin: AdminClient, partitions: Mapping[str, int], is_first: bool = True
+) -> dict[Place, int]:
     """Where the job's own rows begin in each partition that it writes to. Waits for brokers that are away.
 
     When it is started for the first time that is their present ends, and noted, before there is a first row. Partitions
@@ -73,9 +75,13 @@ def beginnings(notes: Notes, admin: AdminClient, partitions: Mapping[str, int]) 
 
     Args:
         partitions: how many each output topic has now.
+        is_first: whether this is the job's first process, which notes them; others wait until it has.
     """
     places = [(topic, number) for topic, count in partitions.items() for number in range(count)]
     noted = insist(lambda: notes.read(places), notes.poll)
+    while not is_first and partitions.keys() > {topic for topic, _ in noted}:
+        time.sleep(_PAUSE)
+        noted = insist(lambda: notes.read(places), notes.poll)
     for topic in partitions.keys() - {topic for topic, _ in noted}:
         new = [place for place in places if place[0] == topic]
         ends = insist(lambda new=new: ends_of(admin, new), notes.poll)
@@ -116,8 +122,7 @@ def insist(ask: Callable[[], Answer], meanwhile: Callable[[], None]) -> Answer:
             if error.code() in _FORBIDDEN:
                 raise _not_allowed("look after the output topics and the job's consumer groups", error) from None
         meanwhile()
-        if shutdown.requested.is_set():
-            raise UserError("stopped while Kafka is away; what it has not acknowledged will be written on resume")
+        shutdown.stand_still_if_requested()
         time.sleep(_PAUSE)
 
 

@@ -77,8 +77,7 @@ class KafkaReread:
                         consumer.pause([self._at(partition)])
                     elif cursor.next > message.offset() + _LEAP:
                         consumer.seek(self._at(partition, cursor.next))
-                if shutdown.requested.is_set():
-                    raise UserError("stopped while open sessions were being read again; start again to resume")
+                shutdown.stand_still_if_requested()
         finally:
             consumer.close()
 

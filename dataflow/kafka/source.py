@@ -219,11 +219,14 @@ class _Partition:
         for message in self._consumer.consume(_ROWS, 0):
             error = message.error()
             if error is None:
-                if self._stop_at is not None and message.offset() >= self._stop_at:
+                offset = message.offset()
+                if offset < self._offset:
+                    continue  # the client may hand out rows again when leaders change
+                if self._stop_at is not None and offset >= self._stop_at:
                     self._offset = self._stop_at
                     break
                 messages.append(message)
-                self._offset = message.offset() + 1
+                self._offset = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._offset = max(self._offset, message.offset())
             else:

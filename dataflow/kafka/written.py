@@ -84,11 +84,12 @@ class Written:
                     if message.offset() >= end:
                         consumer.close()
                         return rows
-                    if error is None:
+                    if error is None and message.offset() >= begin:
+                        begin = message.offset() + 1  # rows may be handed out again when leaders change
                         rows[fingerprint(message.key(), message.value(), message.headers())] += 1
                 elif not error.retriable():
                     raise UserError(f"{place[0]}/{place[1]}: cannot be read to see what is there: {error.str()}")
-            _check_stop()
+            shutdown.stand_still_if_requested()
 
     def _settled_end(self, place: Place) -> int:
         """The end of a partition as this process finds it, with all that a killed one had sent.
@@ -120,7 +121,7 @@ class Written:
             if not hidden or not insist_on_all and time.monotonic() > began + _CALM:
                 return settled
             places = hidden
-            _check_stop()
+            shutdown.stand_still_if_requested()
 
     def _hidden(self, ends: Mapping[Place, End]) -> set[Place]:
         """The partitions of which it is not certain that their leader has nothing behind the end.
@@ -153,8 +154,3 @@ class Written:
                 "enable.partition.eof": True,
             }
         )
-
-
-def _check_stop() -> None:
-    if shutdown.requested.is_set():
-        raise UserError("stopped while Kafka is away; what it has not acknowledged will be written on resume")
