@@ -133,13 +133,21 @@ def main() -> None:
     parser.add_argument("--brokers", help="a Kafka to use instead of one of our own")
     arguments, console = parser.parse_args(), Console()
     table = Table(
-        "open sessions", "their events", "snapshot, MB", "stands still, s", "first row after, s", "all rows after, s", box=None
+        "open sessions",
+        "their events",
+        "snapshot, MB",
+        "stands still, s",
+        "first row after, s",
+        "all rows after, s",
+        box=None,
     )
     with real_kafka(arguments.brokers) as brokers, console.status(""):
         for users in arguments.users:
             table.add_row(*measure(brokers, users))
     console.print(table)
-    console.print("standing still: the median of snapshots, and the longest; rows: from the start of a killed job's process")
+    console.print(
+        "standing still: the median of snapshots, and the longest; rows: from the start of a killed job's process"
+    )
 
 
 if __name__ == "__main__":

@@ -92,7 +92,9 @@ class Crowd:
         """One partition's, in order of time."""
 
         def step(after: int, text: str) -> Iterator[Message]:
-            return (Message(self.arrival(user) + after, user, text) for user in range(partition, self.users, PARTITIONS))
+            return (
+                Message(self.arrival(user) + after, user, text) for user in range(partition, self.users, PARTITIONS)
+            )
 
         return heapq.merge(*(step(after, text) for after, text in steps))
 
@@ -169,9 +171,13 @@ class Store:
 
     def rows(self, step: str) -> int:
         """How many sessions, or rows, the last snapshots of a step hold."""
-        query = "SELECT ser_change FROM snaps WHERE step_id LIKE ? GROUP BY state_key HAVING snap_epoch = max(snap_epoch)"
+        query = (
+            "SELECT ser_change FROM snaps WHERE step_id LIKE ? GROUP BY state_key HAVING snap_epoch = max(snap_epoch)"
+        )
         with sqlite3.connect(next(self._directory.glob("part-*.sqlite3"))) as store:
-            return sum(len(self._snapshots.unpack(pickle.loads(change))) for (change,) in store.execute(query, [f"%.{step}.%"]))
+            return sum(
+                len(self._snapshots.unpack(pickle.loads(change))) for (change,) in store.execute(query, [f"%.{step}.%"])
+            )
 
 
 class Meter:

@@ -37,7 +37,9 @@ def process_id() -> int | None:
     if text is None:
         return None
     if not text.isascii() or not text.isdigit():
-        raise UserError(f"the process id has to be a whole number, not {text!r} (BYTEWAX_PROCESS_ID or BYTEWAX_POD_NAME)")
+        raise UserError(
+            f"the process id has to be a whole number, not {text!r} (BYTEWAX_PROCESS_ID or BYTEWAX_POD_NAME)"
+        )
     return int(text)
 
 

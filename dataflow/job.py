@@ -76,7 +76,9 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
     written_to = Counter(topic for topic, _ in begins)
     for topic, count in written_to.items():
         if count < partitions[topic]:
-            log.info("%s has %d partitions; the job goes on with the %d that it began with", topic, partitions[topic], count)
+            log.info(
+                "%s has %d partitions; the job goes on with the %d that it began with", topic, partitions[topic], count
+            )
     lease = Lease(notes, begins, settings.group) if place.process_id == 0 else None
     if lease is not None:
         lease.take()
@@ -119,5 +121,7 @@ def _origin(settings: Settings) -> Origin:
             PREFIX + name.upper(), now, before,
         )  # fmt: skip
 
-    numbers = {name: getattr(settings, name) for name in ("session_gap", "match_window", "allowed_lateness", "max_events")}
+    numbers = {
+        name: getattr(settings, name) for name in ("session_gap", "match_window", "allowed_lateness", "max_events")
+    }
     return Origin(settings.shards, settings.inputs + settings.outputs, numbers, on_change)

@@ -151,9 +151,7 @@ def _recorded(options: Namespace, recording: Recording, display: Display) -> _Wo
 
 def _send(work: _Work, options: Namespace, sender: Sender, stop: _Stop, display: Display) -> None:
     def show(event_time: float) -> None:
-        display.sending(
-            sender.user_events, sender.purchases, sender.unacknowledged, event_time, work.share(sender)
-        )
+        display.sending(sender.user_events, sender.purchases, sender.unacknowledged, event_time, work.share(sender))
 
     leaves = 0.0
     for leaves, row in delayed(work.rows, options.disorder, options.seed):

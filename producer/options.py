@@ -47,9 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.file is None:
         options.users = options.users or 20
         options.rate = options.rate or EVENTS_PER_USER * options.users
-        if options.speed not in (None, 1) and not (
-            options.start is not None or options.history or options.events
-        ):
+        if options.speed not in (None, 1) and not (options.start is not None or options.history or options.events):
             parser.error(
                 "a shop that begins now cannot outrun the clock: with --speed give --events, --history or --start"
             )
@@ -74,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
 
     shop = parser.add_argument_group("the simulated shop (without FILE)")
     shop.add_argument(
-        "--rate", type=_positive, metavar="N",
+        "--rate",
+        type=_positive,
+        metavar="N",
         help="user-events a second, of all users together (default: 0.15 a user). At a high rate for so few users "
         "their visits have more events",
     )
@@ -83,12 +83,16 @@ def _parser() -> argparse.ArgumentParser:
         "--events", type=_whole, metavar="N", help="end after so many user-events; their purchases come too"
     )
     shop.add_argument(
-        "--start", type=_moment, metavar="TIME",
+        "--start",
+        type=_moment,
+        metavar="TIME",
         help="event time of the beginning, Unix seconds or YYYY-MM-DD HH:MM:SS in UTC (default: now, or with --speed "
         "and --events so long ago that the events end about now)",
     )
     shop.add_argument(
-        "--history", type=_positive, metavar="SECONDS",
+        "--history",
+        type=_positive,
+        metavar="SECONDS",
         help="begin so long ago, send what is past at once (or at --speed), then go on live",
     )
 
@@ -106,22 +110,31 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action=_Pairs, default={}, metavar="FIELD=VALUE", help="the same FIELD in every row; repeatable"
     )
     files.add_argument(
-        "--shift-to-now", action="store_true",
+        "--shift-to-now",
+        action="store_true",
         help="move all times by the same whole seconds, so that the last row is sent at its own time (at --speed 1 "
         "every row is); without this they stay",
     )
 
     both = parser.add_argument_group("both")
     both.add_argument(
-        "--speed", type=_speed, metavar="N",
+        "--speed",
+        type=_speed,
+        metavar="N",
         help="1: at its own pace (default), 10: ten times as fast, max: at once",
     )
     both.add_argument(
-        "--disorder", type=_not_negative, default=0.0, metavar="SECONDS",
+        "--disorder",
+        type=_not_negative,
+        default=0.0,
+        metavar="SECONDS",
         help="send every row up to so long after its event time, at random (default: 0)",
     )
     both.add_argument(
-        "--seed", type=int, default=1, metavar="N",
+        "--seed",
+        type=int,
+        default=1,
+        metavar="N",
         help="chooses everything random: the same seed and --start give the same rows (default: 1)",
     )
     both.add_argument("--unkeyed", action="store_true", help="no keys: rows go to partitions at random, not by user")

@@ -111,7 +111,9 @@ class RealKafka:
         self.resume_brokers()
         for broker in ids or self._environments:
             if broker not in self._processes:
-                self._processes[broker] = self._java(broker, "kafka.Kafka", str(self._home(broker) / "server.properties"))
+                self._processes[broker] = self._java(
+                    broker, "kafka.Kafka", str(self._home(broker) / "server.properties")
+                )
         self._wait(self._whole, f"brokers {sorted(self._processes)} and their replicas")
 
     def pause_brokers(self, *ids: int) -> None:
@@ -133,7 +135,9 @@ class RealKafka:
     def __enter__(self) -> "RealKafka":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _listening(self, name: str) -> dict[int, str]:
@@ -153,7 +157,14 @@ class RealKafka:
         for broker in self._environments:
             home = self._home(broker)
             (home / "none").mkdir(parents=True)  # no properties but ours
-            folders = ["--default-configs-dir", home / "none", "--mounted-configs-dir", home / "none", "--final-configs-dir", home]
+            folders = [
+                "--default-configs-dir",
+                home / "none",
+                "--mounted-configs-dir",
+                home / "none",
+                "--final-configs-dir",
+                home,
+            ]
             setups[broker] = self._java(broker, "kafka.docker.KafkaDockerWrapper", "setup", *map(str, folders))
         for broker, setup in setups.items():
             if setup.wait(UP_WITHIN):
@@ -218,7 +229,9 @@ class RealKafka:
                 if process.poll() is not None:
                     raise RuntimeError(self._failure(broker))
             if time.monotonic() > deadline:
-                raise RuntimeError(f"still waiting for {what} after {UP_WITHIN:.0f} s; " + self._failure(*self._processes))
+                raise RuntimeError(
+                    f"still waiting for {what} after {UP_WITHIN:.0f} s; " + self._failure(*self._processes)
+                )
             time.sleep(0.1)
 
     def _failure(self, *brokers: int) -> str:
@@ -249,7 +262,8 @@ def _environments(directory: Path, nodes: int) -> Environments:
         environment["KAFKA_CONTROLLER_QUORUM_VOTERS"] = ",".join(voters)
         for key in ("KAFKA_CONTROLLER_QUORUM_VOTERS", "KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS"):
             environment[key] = ADDRESS.sub(
-                lambda found, own=name: move(own if found[1] in ("", "localhost") else found[1], found[2]), environment[key]
+                lambda found, own=name: move(own if found[1] in ("", "localhost") else found[1], found[2]),
+                environment[key],
             )
         environments[broker] = {**environment, "KAFKA_LOG_DIRS": str(directory / f"kafka-{broker}" / "data")}
     return environments

@@ -17,7 +17,10 @@ OURS = {name: service for name, service in SERVICES.items() if "build" in servic
 
 
 def test_three_brokers_are_found_where_the_job_looks_for_them():
-    advertised = [re.search("EXTERNAL://([^,]+)", broker["environment"]["KAFKA_ADVERTISED_LISTENERS"])[1] for broker in BROKERS.values()]
+    advertised = [
+        re.search("EXTERNAL://([^,]+)", broker["environment"]["KAFKA_ADVERTISED_LISTENERS"])[1]
+        for broker in BROKERS.values()
+    ]
     assert sorted(advertised) == ["localhost:19090", "localhost:19091", "localhost:19092"]
     assert sorted(advertised) == sorted(Settings.model_fields["brokers"].default.split(","))
 

@@ -123,7 +123,8 @@ def test_a_purchase_row_in_five_is_farther_than_the_match_window():
     bought = [event for event in events if event["event_type"] == "purchase"]
     assert len(bought) == len(purchases) > 1000
     matched = [
-        row for row in purchases
+        row
+        for row in purchases
         if any(e["user_id"] == row["user_id"] and abs(e["timestamp"] - row["timestamp"]) <= WINDOW for e in bought)
     ]
     assert len(matched) / len(purchases) == pytest.approx(0.8, abs=0.03)
@@ -157,7 +158,6 @@ def test_the_shop_follows_the_job_s_gap_and_match_window():
 
 
 # --- pacing
-
 
 
 class Clock:
@@ -300,8 +300,7 @@ def test_json_lines_are_read_with_all_their_fields(write, pack):
 
 def test_an_amount_without_event_type_makes_a_purchases_row(write):
     path = write(
-        "event_type,amount,user_id,page_id,timestamp\n"
-        f"click,,1,1,{NOON}\n,9.5,1,1,{NOON}\nsale,3,1,1,{NOON}\n"
+        f"event_type,amount,user_id,page_id,timestamp\nclick,,1,1,{NOON}\n,9.5,1,1,{NOON}\nsale,3,1,1,{NOON}\n"
     )
     events, purchases = decoded(read(path)[0])
     whose = {"user_id": 1, "page_id": 1, "timestamp": NOON}

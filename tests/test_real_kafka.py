@@ -21,7 +21,9 @@ def write(kafka: RealKafka, topic: str, value: str) -> None:
 
 
 def read(kafka: RealKafka, topic: str, count: int) -> list[str]:
-    consumer = Consumer({"bootstrap.servers": kafka.brokers, "log_level": 0, "group.id": "test", "enable.auto.commit": False})
+    consumer = Consumer(
+        {"bootstrap.servers": kafka.brokers, "log_level": 0, "group.id": "test", "enable.auto.commit": False}
+    )
     consumer.assign([TopicPartition(topic, 0, 0)])
     messages = consumer.consume(count, timeout=60)
     consumer.close()

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
 from programs import Programs, end_of, environment
 from real_kafka import RealKafka
 from test_crash import RULES, assert_right_in_the_end, rows_in, wait_until
@@ -35,7 +42,9 @@ def start_job(programs: Programs, shop: Settings, store: Path, *arguments: str, 
 @pytest.mark.parametrize(
     ("directory", "line"),
     [
-        pytest.param("recovery", "is in use: process 0 of a job is running on it; stop it first", id="on the same store"),
+        pytest.param(
+            "recovery", "is in use: process 0 of a job is running on it; stop it first", id="on the same store"
+        ),
         pytest.param("another", "another copy of job", id="on a store of its own"),
     ],
 )
@@ -141,7 +150,9 @@ def test_an_output_topic_may_grow_and_keys_stay_where_they_went(
     assert traffic.wait() == 0
     assert_right_in_the_end(shop)
     assert rows_in(shop, shop.topic_visits, first_partition=8) == 0
-    assert f"{shop.topic_visits} has 11 partitions; the job goes on with the 8 that it began with" in job.log.read_text()
+    assert (
+        f"{shop.topic_visits} has 11 partitions; the job goes on with the 8 that it began with" in job.log.read_text()
+    )
 
 
 @REAL
@@ -197,7 +208,13 @@ def test_a_row_that_is_too_large_for_its_topic_stops_the_job_and_once_it_may_be_
     set_largest_row(admin, shop.topic_visits, 100_000)
     traffic = programs.start(*TRAFFIC, "--events", "300", **environment(shop))
     assert traffic.wait() == 0
-    large = {"event_type": "click", "user_id": 1, "page_id": 1, "timestamp": time.time(), "referrer": random.randbytes(200_000).hex()}
+    large = {
+        "event_type": "click",
+        "user_id": 1,
+        "page_id": 1,
+        "timestamp": time.time(),
+        "referrer": random.randbytes(200_000).hex(),
+    }
     producer = Producer({"bootstrap.servers": shop.brokers, "log_level": 0})
     producer.produce(shop.topic_user_events, json.dumps(large), "1")
     assert producer.flush(30) == 0

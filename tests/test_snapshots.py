@@ -103,7 +103,9 @@ def test_a_setting_that_may_change_is_told_with_its_old_and_its_new_value():
 
 
 def test_of_an_open_session_it_is_kept_where_its_events_are():
-    events = [msgspec.structs.replace(EVENT, position=position(partition, offset)) for partition, offset in ((3, 9), (2, 4))]
+    events = [
+        msgspec.structs.replace(EVENT, position=position(partition, offset)) for partition, offset in ((3, 9), (2, 4))
+    ]
     announced = []
 
     class Topic:

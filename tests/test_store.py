@@ -84,7 +84,9 @@ def test_a_state_of_a_run_that_was_killed_is_not_resumed_by_the_run_after_the_ne
         run([["a"]], directory)
         with closing(sqlite3.connect(directory / "part-0.sqlite3")) as store, store:
             ((resume,),) = store.execute("SELECT max(worker_frontier) FROM fronts")
-            ((step, state),) = store.execute("SELECT step_id, ser_change FROM snaps WHERE state_key = 'a'").fetchall()[-1:]
+            ((step, state),) = store.execute("SELECT step_id, ser_change FROM snaps WHERE state_key = 'a'").fetchall()[
+                -1:
+            ]
             seven = state.replace(b"K\x01.", b"K\x07.")
             assert seven != state
             store.execute("INSERT INTO snaps VALUES ('now', ?, 'a', ?, ?)", (step, resume + 1, seven))  # and was killed

@@ -102,14 +102,18 @@ def ends_of(admin: AdminClient, places: Iterable[Place]) -> dict[Place, End]:
     """Asks for the ends of partitions; raises KafkaException unless all are told."""
     asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
     try:
-        answers = {where: answer.result() for where, answer in admin.list_offsets(asked, request_timeout=_PATIENCE).items()}
+        answers = {
+            where: answer.result() for where, answer in admin.list_offsets(asked, request_timeout=_PATIENCE).items()
+        }
     except KafkaException:
         for topic in {where.topic for where in asked}:  # or librdkafka goes on asking the leaders of old
             admin.list_topics(topic, timeout=_PATIENCE)
         raise
     if min((answer.offset for answer in answers.values()), default=0) < 0:  # may be said of a broker out of reach
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    return {(where.topic, where.partition): End(answer.offset, answer.leader_epoch) for where, answer in answers.items()}
+    return {
+        (where.topic, where.partition): End(answer.offset, answer.leader_epoch) for where, answer in answers.items()
+    }
 
 
 def insist(ask: Callable[[], Answer], meanwhile: Callable[[], None]) -> Answer:

@@ -95,7 +95,9 @@ class KafkaReread:
             at_end = error.code() == KafkaError._PARTITION_EOF and offset <= cursor.next
             gone = at_end or error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
             if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                raise UserError(f"{self._topic}/{partition}: not allowed to read it ({error.str()}); grant it and start again")
+                raise UserError(
+                    f"{self._topic}/{partition}: not allowed to read it ({error.str()}); grant it and start again"
+                )
         if gone:
             raise UserError(
                 f"{self._topic}/{partition}: row {cursor.next} of an open session is not in Kafka (any more), so it cannot "

@@ -112,7 +112,7 @@ class Written:
         began = time.monotonic()
         while True:
             asked = time.monotonic()
-            ends = insist(lambda: ends_of(self._admin, places), self._notes.poll)
+            ends = insist(lambda places=places: ends_of(self._admin, places), self._notes.poll)
             if time.monotonic() > asked + _CALM:
                 time.sleep(_CALM)  # a broker has come back this moment, with a crowd at its door
                 continue
@@ -133,7 +133,9 @@ class Written:
         if not unsure:
             return unsure
         consumer = self._consumer("error")
-        consumer.assign([TopicPartition(*place, ends[place].offset + 1, leader_epoch=ends[place].leader_epoch) for place in unsure])
+        consumer.assign(
+            [TopicPartition(*place, ends[place].offset + 1, leader_epoch=ends[place].leader_epoch) for place in unsure]
+        )
         deadline = time.monotonic() + _ANSWERED_WITHIN
         while unsure and time.monotonic() < deadline:
             for message in consumer.consume(1_000, 0.05):

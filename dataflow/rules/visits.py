@@ -72,6 +72,4 @@ def finish(session: Session[Visit], max_events: int) -> Finished:
     """Comes to the end of a session; more than `max_events` are suspicious."""
     events = session.fold.events
     events.sort()
-    return Finished(
-        session.user, session_id(session), events, session.fold.amount, suspicion(events, max_events)
-    )
+    return Finished(session.user, session_id(session), events, session.fold.amount, suspicion(events, max_events))

@@ -44,7 +44,18 @@ class Program:
         directory.mkdir()
         self.settings = settings
         self._log = directory / "log"
-        self._command = [sys.executable, "-m", module, *arguments, "-r", str(directory / "recovery"), "-s", "1", "-b", "0"]
+        self._command = [
+            sys.executable,
+            "-m",
+            module,
+            *arguments,
+            "-r",
+            str(directory / "recovery"),
+            "-s",
+            "1",
+            "-b",
+            "0",
+        ]
         values = settings.model_dump(exclude_defaults=True)
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
@@ -105,7 +116,9 @@ class Ends:
         def answered() -> bool:
             try:
                 self._admin.list_topics(topic, timeout=5)  # or librdkafka goes on asking the leaders of old
-                ends[:] = [answer.result().offset for answer in self._admin.list_offsets(latest, request_timeout=5).values()]
+                ends[:] = [
+                    answer.result().offset for answer in self._admin.list_offsets(latest, request_timeout=5).values()
+                ]
             except KafkaException:
                 return False
             return min(ends) >= 0
@@ -130,7 +143,9 @@ class Outcome:
 
     @property
     def late_purchases(self) -> int:
-        return sum(count for (_, _, headers), count in self.answer.unmatched_purchases.items() if headers[0][1] == b"late")
+        return sum(
+            count for (_, _, headers), count in self.answer.unmatched_purchases.items() if headers[0][1] == b"late"
+        )
 
     @property
     def unmatched(self) -> int:
@@ -151,7 +166,9 @@ def settle(settings: Settings, job: Job, limit: float = _LIMIT) -> Outcome:
     """Waits until all sessions are out, stops the job, and holds all five topics against the batch answer."""
     topics = Topics(settings)
     right = expected(settings, topics)
-    totals = {name: getattr(right, kind.name).total() for name, kind in zip(settings.outputs, fields(Answer), strict=True)}
+    totals = {
+        name: getattr(right, kind.name).total() for name, kind in zip(settings.outputs, fields(Answer), strict=True)
+    }
     ends = Ends(settings)
 
     def all_out() -> bool:
@@ -192,7 +209,9 @@ class Loss:
     wrong: int  # those whose amount is not right
 
     def __str__(self) -> str:
-        return f"the textbook program lost {self.lost:,} of {self.rows:,} events, and {self.wrong:,} have a wrong amount"
+        return (
+            f"the textbook program lost {self.lost:,} of {self.rows:,} events, and {self.wrong:,} have a wrong amount"
+        )
 
 
 def loss(control: Textbook, answer: Answer) -> Loss:

@@ -52,7 +52,9 @@ def test_no_row_is_late_after_all_brokers_were_down(world, tell):
     assert_only_strays(outcome, world.shop)
     lost = world.lost_by_control(outcome)
     assert lost.lost > waiting / 4, f"the control passes, so this test is too weak: {lost}"
-    tell(f"{outcome}; {waiting} rows waited {OUTAGE:g} s for brokers, in order, so none is late; only strays match nothing; {lost}")
+    tell(
+        f"{outcome}; {waiting} rows waited {OUTAGE:g} s for brokers, in order, so none is late; only strays match nothing; {lost}"
+    )
 
 
 def test_others_go_on_and_no_row_is_late_while_a_broker_is_down(world, tell):
@@ -69,7 +71,9 @@ def test_others_go_on_and_no_row_is_late_while_a_broker_is_down(world, tell):
     world.wait_for_visits(WARM)
     outcome = world.settle()
     assert_only_strays(outcome, world.shop)
-    tell(f"{outcome}; {waiting} of {sent} rows waited up to {PART_OUTAGE:g} s for their broker: none is late in its own partition")
+    tell(
+        f"{outcome}; {waiting} of {sent} rows waited up to {PART_OUTAGE:g} s for their broker: none is late in its own partition"
+    )
 
 
 def test_job_that_was_stopped_goes_on_where_it_was(world, tell):
@@ -98,7 +102,9 @@ def test_partition_that_is_silent_for_ever_holds_nobody_up(world, tell):
     world.wait_for_visits(WARM)
     outcome = world.settle()
     assert_only_strays(outcome, world.shop)
-    tell(f"{outcome}; partition 5 of both topics never had a row, nobody else's are late for that, and all sessions closed")
+    tell(
+        f"{outcome}; partition 5 of both topics never had a row, nobody else's are late for that, and all sessions closed"
+    )
 
 
 def test_row_an_hour_ahead_is_dead_and_one_a_year_behind_is_late(world, tell):
@@ -112,7 +118,9 @@ def test_row_an_hour_ahead_is_dead_and_one_a_year_behind_is_late(world, tell):
     outcome = world.settle()
     assert (outcome.dead, outcome.late, outcome.late_purchases) == (1, 1, 1)
     assert outcome.unmatched == world.shop.kinds[STRAY]
-    tell(f"{outcome}; one event an hour ahead and an event and a purchase a year behind were put in, and harmed no other row")
+    tell(
+        f"{outcome}; one event an hour ahead and an event and a purchase a year behind were put in, and harmed no other row"
+    )
 
 
 def test_phone_that_is_fast_makes_nobody_else_late(world, tell):
@@ -125,7 +133,9 @@ def test_phone_that_is_fast_makes_nobody_else_late(world, tell):
     assert_only_strays(outcome, world.shop)
     endangered = late_if_marks_were_not_capped(world.shop.sent, world.settings.allowed_lateness)
     assert endangered > WARM / 2
-    tell(f"{outcome}; {endangered} events would be late had the phone that is {ahead} s fast moved its partition's mark so far")
+    tell(
+        f"{outcome}; {endangered} events would be late had the phone that is {ahead} s fast moved its partition's mark so far"
+    )
 
 
 def test_backlog_of_a_year_ago_comes_out_whole_while_live_rows_come_in(world, tell):
@@ -142,7 +152,9 @@ def test_backlog_of_a_year_ago_comes_out_whole_while_live_rows_come_in(world, te
     assert_only_strays(outcome, world.shop)
     lost = world.lost_by_control(outcome)
     assert lost.lost + lost.wrong > 0, f"the control passes, so this test is too weak: {lost}"
-    tell(f"{outcome}; {len(backlog):,} rows were a year old when they were read, none older than its partition's mark; {lost}")
+    tell(
+        f"{outcome}; {len(backlog):,} rows were a year old when they were read, none older than its partition's mark; {lost}"
+    )
 
 
 def test_topics_may_differ_in_partitions(world, tell):

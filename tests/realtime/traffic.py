@@ -53,7 +53,9 @@ def event(user: int, time: float, kind: str = "") -> Row:
     return Row(0, time, user, {"event_type": "click", "page_id": 1}, kind)
 
 
-def clicks(seed: int, users: Iterable[int], start: float, gap: float, fast: Mapping[int, float] | None = None) -> Iterator[Row]:
+def clicks(
+    seed: int, users: Iterable[int], start: float, gap: float, fast: Mapping[int, float] | None = None
+) -> Iterator[Row]:
     """Rows without end, in the order in which they are sent; `fast` says whose clock is how many seconds ahead."""
     random = Random(seed)
     number = count()
@@ -64,7 +66,10 @@ def clicks(seed: int, users: Iterable[int], start: float, gap: float, fast: Mapp
 
     def hold(due: float, time: float, user: int, fields: dict[str, object], kind: str = "") -> None:
         ahead = (fast or {}).get(user, 0)
-        heappush(waiting, (due, next(number), Row(due, time + ahead, user, {**fields, "page_id": random.randint(1, 9)}, kind)))
+        heappush(
+            waiting,
+            (due, next(number), Row(due, time + ahead, user, {**fields, "page_id": random.randint(1, 9)}, kind)),
+        )
 
     while True:
         now, user = heappop(next_events)
@@ -82,7 +87,9 @@ def clicks(seed: int, users: Iterable[int], start: float, gap: float, fast: Mapp
             paid = now + random.uniform(*_PAID)
             # never before its event: a shop may close between the two, and the row would be a stray
             hold(max(now, paid), paid, user, amount)
-        yield Row(now, now + (fast or {}).get(user, 0), user, {"event_type": event_type, "page_id": random.randint(1, 9)})
+        yield Row(
+            now, now + (fast or {}).get(user, 0), user, {"event_type": event_type, "page_id": random.randint(1, 9)}
+        )
         pause = random.uniform(*_THINK) if left[user] else gap + random.uniform(1, gap)
         heappush(next_events, (now + pause, user))
 
