@@ -5,10 +5,12 @@ until the others have come as far. The shards of this process hear every source'
 the sources of this process need only look here.
 """
 
+from collections import deque
+
 from dataflow.rules.rows import END, NEVER, SECOND, Time
 
 AHEAD = 60 * SECOND  # of event time
-ROWS = 8_000  # so sparse a stream that this is nothing need not stop at every minute of it
+ROWS = 8_000  # so many rows may be farther ahead than that: a sparse stream need not stop at every minute of it
 
 
 class Pace:
@@ -35,22 +37,23 @@ class Pace:
 class Runner:
     """One source's place in the race."""
 
-    __slots__ = ("_pace", "_slowest", "_rows")
+    __slots__ = ("_pace", "_polls", "_rows")
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._slowest: Time = NEVER
-        self._rows = 0  # read since the slowest moved
+        self._polls: deque[tuple[Time, int]] = deque()  # the mark after each, and its rows; those that may be ahead
+        self._rows = 0  # of all these
 
-    def must_wait(self, mark: Time) -> bool:
-        """Whether a source at `mark` is too far ahead, in time and in rows, to read on."""
+    def must_wait(self) -> bool:
+        """Whether too many of the rows that it has read are too far ahead in time for it to read on."""
         if self._rows < ROWS:
             return False
-        slowest = self._pace.slowest()
-        if slowest != self._slowest:
-            self._slowest, self._rows = slowest, 0
-            return False
-        return mark > slowest + AHEAD
+        near = self._pace.slowest() + AHEAD
+        while self._polls and self._polls[0][0] <= near:
+            self._rows -= self._polls.popleft()[1]
+        return self._rows >= ROWS
 
-    def has_read(self, rows: int) -> None:
-        self._rows += rows
+    def has_read(self, rows: int, mark: Time) -> None:
+        if rows:
+            self._polls.append((mark, rows))
+            self._rows += rows

@@ -16,12 +16,11 @@ def pace(**bounds) -> Pace:
     return made
 
 
-def runner(pace: Pace, rows: int) -> Runner:
-    """That has read so many rows since the slowest last moved."""
+def runner(pace: Pace, *polls: tuple[float, int]) -> Runner:
+    """That has read so many rows, polls of them, each up to a time."""
     made = Runner(pace)
-    made.has_read(ROWS)
-    made.must_wait(NOW)  # takes note of where the slowest is
-    made.has_read(rows)
+    for mark, rows in polls:
+        made.has_read(rows, mark)
     return made
 
 
@@ -37,25 +36,32 @@ def runner(pace: Pace, rows: int) -> Runner:
     ],
 )
 def test_a_source_waits_when_it_is_ahead_in_time_and_in_rows(ahead, rows, waits):
-    assert runner(pace(slow=NOW, fast=NOW + ahead), rows).must_wait(NOW + ahead) == waits
+    assert runner(pace(slow=NOW, fast=NOW + ahead), (NOW + ahead, rows)).must_wait() == waits
 
 
-def test_it_goes_on_when_the_slowest_has_moved_and_counts_its_rows_anew():
+def test_only_the_rows_that_are_too_far_ahead_count():
     together = pace(slow=NOW, fast=NOW + 2 * AHEAD)
-    fast = runner(together, ROWS)
-    assert fast.must_wait(NOW + 2 * AHEAD)
-    together.hear("slow", NOW + 1, 2)
-    assert not fast.must_wait(NOW + 2 * AHEAD)
-    fast.has_read(ROWS - 1)
-    assert not fast.must_wait(NOW + 2 * AHEAD)
-    fast.has_read(1)
-    assert fast.must_wait(NOW + 2 * AHEAD)
+    fast = runner(together, (NOW, 1_000 * ROWS), (NOW + AHEAD, 1_000 * ROWS), (NOW + 2 * AHEAD, ROWS - 1))
+    assert not fast.must_wait()
+    fast.has_read(1, NOW + 2 * AHEAD)
+    assert fast.must_wait()
+
+
+def test_it_waits_until_the_slowest_has_come_near_and_not_only_moved():
+    together = pace(slow=NOW, fast=NOW + 2 * AHEAD)
+    fast = runner(together, (NOW + 2 * AHEAD, ROWS))
+    for moved in (0, 1, AHEAD - 1):
+        together.hear("slow", NOW + moved, 2)
+        assert fast.must_wait()
+    together.hear("slow", NOW + AHEAD, 2)
+    assert not fast.must_wait()
 
 
 @pytest.mark.parametrize(
     ("bounds", "waits"),
     [
         pytest.param({"slow": NEVER, "fast": NOW}, True, id="one that has not read a row yet, and may have some"),
+        pytest.param({"slow": END, "fast": END}, False, id="ones that have ended"),
         pytest.param({"slow": END, "fast": NOW + 2 * AHEAD}, False, id="one that has ended"),
         pytest.param(
             {"slow": NOW + 2 * AHEAD, "fast": NOW + 2 * AHEAD}, False, id="one that has run dry and claims the present"
@@ -64,7 +70,7 @@ def test_it_goes_on_when_the_slowest_has_moved_and_counts_its_rows_anew():
     ],
 )
 def test_nobody_waits_for_one_that_has_nothing_to_read(bounds, waits):
-    assert runner(pace(**bounds), ROWS).must_wait(NOW + 2 * AHEAD) == waits
+    assert runner(pace(**bounds), (NOW + 2 * AHEAD, ROWS)).must_wait() == waits
 
 
 def test_one_that_nobody_has_heard_of_is_waited_for():

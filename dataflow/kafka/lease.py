@@ -43,7 +43,7 @@ class Holder(NamedTuple):
         try:
             namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")
         except OSError:
-            namespace = ""
+            namespace = "-"  # not Linux
         return cls(socket.gethostname(), namespace, str(os.getpid()))
 
     def has_ended(self) -> bool:

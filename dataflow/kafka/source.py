@@ -189,7 +189,7 @@ class _Partition:
         now = datetime.now(timezone.utc)
         if self.ended or (self.awake is not None and now < self.awake):
             return None
-        if self._runner.must_wait(self._reader.mark):
+        if self._runner.must_wait():
             self.awake = now + _HELD_BACK
             return None
         messages = self._consume()
@@ -199,9 +199,9 @@ class _Partition:
         caught_up = self._caught_up()
         if not messages and caught_up is None and not self.ended:
             return None
-        self._runner.has_read(len(messages))
         said = SourceTime(self._source, NEVER, read_at, caught_up, self._reading.lookout.sources)
         poll = self._reader.read(messages, said)
+        self._runner.has_read(len(messages), self._reader.mark)
         if self.ended:
             poll.time = poll.time._replace(mark=END)
         return poll

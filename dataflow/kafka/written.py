@@ -23,7 +23,7 @@ from dataflow.kafka.notes import End, Notes, Place, ends_of, insist
 Headers = list[tuple[str, bytes]] | None
 
 _MOST = 1_000_000  # rows of one partition that are kept in mind: 150 MB
-_ANSWERED_WITHIN = 1.0  # seconds for the leaders of all partitions
+_ANSWERED_WITHIN = 3.0  # seconds for the leaders of all partitions
 _CALM = 1.0  # seconds; then brokers have taken in whatever a killed process had sent them
 
 
@@ -110,12 +110,11 @@ class Written:
         """The settled ends of partitions: of all, or of those that are by now (into others somebody may be writing)."""
         places, settled = set(places), {}
         began = time.monotonic()
+        insist(lambda: ends_of(self._admin, places), self._notes.poll)
+        if time.monotonic() > began + _CALM:
+            time.sleep(_CALM)  # a broker has come back this moment, with a crowd at its door
         while True:
-            asked = time.monotonic()
             ends = insist(lambda places=places: ends_of(self._admin, places), self._notes.poll)
-            if time.monotonic() > asked + _CALM:
-                time.sleep(_CALM)  # a broker has come back this moment, with a crowd at its door
-                continue
             hidden = self._hidden(ends)
             settled |= {place: end.offset for place, end in ends.items() if place not in hidden}
             if not hidden or not insist_on_all and time.monotonic() > began + _CALM:
