@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -55,8 +56,13 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _choose_api_port() -> None:
-    """The engine dies if its port is taken, as it is by a second process on one machine."""
+def _prepare_api() -> None:
+    """Finds the engine's API, which serves the metrics, a port and a place for its file.
+
+    The engine dies if its port is taken, as it is by a second process on one machine, and it writes `dataflow.json`
+    into the working directory, which need not be writable.
+    """
+    os.environ.setdefault("BYTEWAX_DATAFLOW_API_CACHE_PATH", tempfile.gettempdir())
     if _API_PORT in os.environ:
         return
     for port in (3030, 0):
@@ -94,7 +100,7 @@ def main() -> int:
         open_store(arguments.recovery_directory, number)
     except UserError as error:
         sys.exit(f"visits: {error}")
-    _choose_api_port()
+    _prepare_api()
     cli_main(
         job,
         workers_per_process=arguments.workers_per_process,

@@ -10,7 +10,7 @@ from collections import Counter
 
 from bytewax.dataflow import Dataflow
 
-from dataflow import shutdown
+from dataflow import metrics, shutdown
 from dataflow.cluster import Place
 from dataflow.errors import UserError, speak_plainly
 from dataflow.kafka.client import Connection, connect, count_partitions
@@ -24,6 +24,7 @@ from dataflow.kafka.written import Written
 from dataflow.pace import Pace
 from dataflow.partitioner import PARTITIONERS
 from dataflow.pipeline import Inputs, Outputs, Rules, build
+from dataflow.progress import Progress
 from dataflow.rules.rows import SECOND
 from dataflow.settings import PREFIX, Settings, load
 from dataflow.snapshots import Origin, Snapshots
@@ -86,10 +87,14 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
         atexit.register(lease.release)
     if place.store is not None:
         mend(place.store)
+    lookout = Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}, settings.group)
+    progress = Progress(lookout, pace, rules.lateness)
+    metrics.watch(progress)
     reading = Reading(
         connection=connection,
-        lookout=Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}, settings.group),
+        lookout=lookout,
         pace=pace,
+        progress=progress,
         group=settings.group,
         lateness=rules.lateness,
         origin=origin,

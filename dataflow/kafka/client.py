@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from dataflow import metrics
 from dataflow.errors import UserError
 from dataflow.settings import Settings
 
@@ -33,6 +34,7 @@ class Connection:
         self._up: bool | None = None  # not known before the first answer
         self._refused: str | None = None
         self.last_error = ""
+        metrics.follow(metrics.kafka_up, lambda: self._up is True)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
