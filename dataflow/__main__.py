@@ -18,10 +18,10 @@ from pathlib import Path
 from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
-from dataflow import shutdown
+from dataflow import logs, shutdown
 from dataflow.cluster import Place, addresses, process_id
-from dataflow.errors import UserError
-from dataflow.job import make_flow, start_logging
+from dataflow.errors import UserError, end_at_once
+from dataflow.job import make_flow
 from dataflow.store import open_store
 
 log = logging.getLogger("visits")
@@ -81,16 +81,15 @@ def _stop(signum: int, frame: object) -> None:
         for act in shutdown.last_acts:
             act()
     except UserError as error:
-        print(f"visits: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+        end_at_once(str(error))
     time.sleep(_FAREWELL)
-    log.info("stopped")
+    log.info("stopped", extra=logs.event("stopped"))
     os._exit(0)
 
 
 def main() -> int:
     """Runs the job until it is told to stop; returns the exit code."""
-    start_logging()
+    logs.start()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
@@ -99,7 +98,7 @@ def main() -> int:
         job = make_flow(Place(number, store=None))  # first: it finds most mistakes, and leaves nothing behind
         open_store(arguments.recovery_directory, number)
     except UserError as error:
-        sys.exit(f"visits: {error}")
+        logs.fail(error)
     _prepare_api()
     cli_main(
         job,

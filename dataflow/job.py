@@ -5,12 +5,11 @@ import functools
 import gc
 import logging
 import os
-import sys
 from collections import Counter
 
 from bytewax.dataflow import Dataflow
 
-from dataflow import metrics, shutdown
+from dataflow import health, logs, metrics, shutdown
 from dataflow.cluster import Place
 from dataflow.errors import UserError, speak_plainly
 from dataflow.kafka.client import Connection, connect, count_partitions
@@ -33,11 +32,6 @@ from dataflow.store import mend
 log = logging.getLogger("visits")
 
 
-def start_logging() -> None:
-    """Says what happens on standard error, in lines of one form."""
-    logging.basicConfig(format="visits: %(message)s", level=logging.INFO)
-
-
 def make_flow(place: Place | None = None) -> Dataflow:
     """Reads the settings, looks at the cluster and builds the dataflow; ends the process with one line if it cannot.
 
@@ -46,13 +40,13 @@ def make_flow(place: Place | None = None) -> Dataflow:
     """
     # rows and sessions make no cycles, and to look for some among all that are open took a third of the time
     gc.set_threshold(200_000, 50, 1_000)
-    start_logging()
+    logs.start()
     os.environ["RUST_BACKTRACE"] = "0"  # the engine's own frames say nothing of what went wrong
     speak_plainly()
     try:
         return _between_topics(load(), place or Place.as_told())
     except UserError as error:
-        sys.exit(f"visits: {error}")
+        logs.fail(error)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -88,8 +82,10 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
     if place.store is not None:
         mend(place.store)
     lookout = Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}, settings.group)
-    progress = Progress(lookout, pace, rules.lateness)
+    progress = Progress(lookout, pace, rules.lateness, live=not settings.stop_at_end)
     metrics.watch(progress)
+    if settings.health_port:
+        health.serve(settings.health_port, progress)
     reading = Reading(
         connection=connection,
         lookout=lookout,

@@ -3,14 +3,22 @@
 Sources write here with every poll; metrics, probes and the log read, each in a thread of its own and at any moment.
 """
 
+import logging
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from dataflow import logs
 from dataflow.pace import Pace
 from dataflow.rules.rows import END, NEVER, Time
 
+log = logging.getLogger("visits")
+
 _MICROSECONDS = 1_000_000
+_SETTLED = 2.0  # seconds without a new source; then all of this process have been opened
+_RECENT = 10  # seconds
+_BACKLOG = 60_000_000  # microseconds; who has been behind for so long is told of when it has caught up again
 
 
 class Ends(Protocol):
@@ -28,20 +36,42 @@ class Progress:
         ends: knows all partitions, and the ends of those of this process.
         pace: knows how far in time they are.
         lateness: allowed lateness, in microseconds.
+        live: whether it is worth a line in the log that all has been read.
     """
 
-    def __init__(self, ends: Ends, pace: Pace, lateness: int) -> None:
+    def __init__(self, ends: Ends, pace: Pace, lateness: int, live: bool = True) -> None:
         self._ends = ends
         self._pace = pace
         self._lateness = lateness
         self._offsets: dict[str, int] = {}
         self._claims: dict[str, int] = {}
+        self._opened = 0.0  # monotonic, the last one
+        self._lock = threading.Lock()  # guards _behind: two workers do not say the same
+        self._live = live
+        self._behind = live  # and nothing has been said of it yet
 
     def stands(self, source: str, offset: int, caught_up: int | None) -> None:
         """A source of this process goes on at `offset`; of its end it says what a poll says."""
+        if source not in self._offsets:
+            self._opened = time.monotonic()
         self._offsets[source] = offset
         if caught_up is not None:
-            self._claims[source] = caught_up
+            self._hear(source, caught_up)
+
+    def _hear(self, source: str, caught_up: int) -> None:
+        before = self._claims.get(source, caught_up)
+        self._claims[source] = caught_up
+        if caught_up > before + _BACKLOG:
+            self._behind = self._live
+        if self._behind and time.monotonic() > self._opened + _SETTLED:
+            self._tell_if_caught_up()
+
+    def _tell_if_caught_up(self) -> None:
+        with self._lock:
+            if self._behind and self.behind_its_end(_RECENT) is None:
+                self._behind = False
+                count = len(self._offsets)
+                log.info("caught up: all %d partitions read to their end", count, extra=logs.event("caught-up"))
 
     def forget(self, source: str) -> None:
         self._offsets.pop(source, None)
@@ -57,7 +87,7 @@ class Progress:
         return behind
 
     def behind_its_end(self, seconds: float) -> str | None:
-        """A source of this process that has not been read to its end as of so long ago, and since when; None: there is none."""
+        """Which source of this process has not been read to its end as of so long ago, in a sentence; None if all have."""
         sources = list(self._offsets)
         if not sources:
             return "no partition has been read yet"

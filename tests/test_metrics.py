@@ -6,8 +6,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from programs import environment, free_port
+from prometheus_client.parser import text_string_to_metric_families
 from test_contract import LIVE, a_log, differences, until, write
 
 from dataflow.embedded import EmbeddedKafka

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 
-from dataflow import metrics, pulse, shutdown
+from dataflow import logs, metrics, pulse, shutdown
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.notes import Note, Notes, Place, insist
 
@@ -115,7 +115,12 @@ class Lease:
         telling.join(_BEAT)
 
     def _watch(self, text: str) -> None:
-        log.info("the lease of job %r is held by %s; watching whether it lives", self._name, _described(text))
+        log.info(
+            "the lease of job %r is held by %s; watching whether it lives",
+            self._name,
+            _described(text),
+            extra=logs.event("lease-taken"),
+        )
         deadline = time.monotonic() + _WATCH
         while time.monotonic() < deadline:
             time.sleep(_BEAT / 2)

@@ -14,7 +14,7 @@ import msgspec
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from dataflow import metrics, pulse
+from dataflow import logs, metrics, pulse
 from dataflow.batches import Poll
 from dataflow.codec import Decode
 from dataflow.errors import UserError, inside_engine
@@ -170,7 +170,7 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
 
     def _take_on_new(self) -> None:
         for number in self._numbers()[len(self._partitions) :]:
-            log.info("%s has a new partition: %d", self._topic, number)
+            log.info("%s has a new partition: %d", self._topic, number, extra=logs.event("partition-added"))
             self._open(number, SourceState(OFFSET_BEGINNING, NEVER))
 
     def _open(self, number: int, state: SourceState) -> None:
@@ -247,8 +247,6 @@ class _Partition:
                 self._offset = max(self._offset, message.offset())
             else:
                 self._check(error)
-        if messages:
-            self._reading.connection.answered()
         return messages
 
     def _check(self, error: KafkaError) -> None:
