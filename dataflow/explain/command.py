@@ -5,12 +5,13 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
 
 from dataflow.codec import decode_event, decode_purchase
+from dataflow.command_line import At, Parser, message_at
 from dataflow.errors import UserError
 from dataflow.explain.compare import Found, compare, in_topics, overtaken
 from dataflow.explain.draw import Drawing, as_data
@@ -45,32 +46,6 @@ not, 2 for wrong options.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"visits: {message}\n")  # --help has the usage
-
-
-class At(NamedTuple):
-    """A message."""
-
-    topic: str
-    partition: int
-    offset: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}/{self.offset}"
-
-
-def message_at(text: str) -> At:
-    """Reads "topic/partition/offset"."""
-    found = re.fullmatch(r"([a-zA-Z0-9._-]+)/([0-9]{1,9})/([0-9]{1,18})", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"not a message, topic/partition/offset: {text!r}")
-    return At(found[1], int(found[2]), int(found[3]))
-
-
 def _user(text: str) -> bytes:
     if not re.fullmatch(r"-?[0-9]{1,4299}", text):
         raise argparse.ArgumentTypeError(f"not a number: {text!r}; a user is told by its user_id")
@@ -84,13 +59,7 @@ def _session(text: str) -> bytes:
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog="python -m dataflow explain",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python -m dataflow explain", description=_DESCRIPTION, epilog=_EPILOG)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--user", type=_user, metavar="ID", help="everything of a user, by user_id")
     what.add_argument("--session", type=_session, metavar="HEX", help="a session, by session_id")

@@ -10,7 +10,7 @@ from dataflow.codec import encode_visits
 from dataflow.explain.compare import Difference
 from dataflow.explain.gather import Dead, Seen
 from dataflow.explain.story import CLOSED_BY_LOG, OPEN, Candidate, Part, Step, Story, Told
-from dataflow.explain.words import clock, moment, number, seconds
+from dataflow.words import clock, count, moment, number, seconds, shortened
 from dataflow.pipeline import Rules
 from dataflow.rules.join import PURCHASE
 from dataflow.rules.rows import END, NEVER, Event, Time
@@ -126,7 +126,7 @@ class Drawing:
             self._say()
             self._say(f"dead letter  {dead.where}", "bold red")
             self._say(f"   {dead.rejected.reason}")
-            self._say(f"   {_shortened(dead.rejected.value)}", "dim")
+            self._say(f"   {shortened(dead.rejected.value)}", "dim")
 
     def _step(self, step: Step, width: int, color: str, first: bool) -> None:
         event = step.event
@@ -216,18 +216,6 @@ def suspicious_because(told: Told, rules: Rules) -> str | None:
     if told.finished.suspicion == NO_PAGE_VIEW:
         return f"no {PAGE_VIEW} among its {count(len(told.steps), 'event')}"
     return None
-
-
-def count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def _shortened(value: bytes | None) -> str:
-    if value is None:
-        return "(no value)"
-    text = value.decode(errors="backslashreplace")
-    text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-    return text if len(text) <= 200 else f"{text[:200]}… ({len(value):,} bytes)"
 
 
 # --- for machines ---

@@ -93,6 +93,10 @@ class Partition:
             self._keep(message, poll, before)
         return poll
 
+    def set_clock(self, now: int) -> None:
+        """The wall clock has gone on, to so many microseconds."""
+        self._time = self._time._replace(now=now)
+
     def _keep(self, message: Message, poll: Poll, before: MarkAt) -> None:
         for row in poll.rows or poll.late:
             if row.user == self._user:

@@ -34,5 +34,19 @@ def number(microseconds: Time) -> float | None:
     return microseconds / SECOND if NEVER < microseconds < END else None
 
 
+def count(number: int, thing: str) -> str:
+    """So many things."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def shortened(value: bytes | None) -> str:
+    """A message's value in one line."""
+    if value is None:
+        return "(no value)"
+    text = value.decode(errors="backslashreplace")
+    text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return text if len(text) <= 200 else f"{text[:200]}… ({len(value):,} bytes)"
+
+
 def _fraction(microseconds: int) -> str:
     return f".{microseconds:06}".rstrip("0") if microseconds else ""
