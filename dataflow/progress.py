@@ -6,7 +6,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-_EVERY = 5.0  # seconds between lines
+_EVERY_ON_TERMINAL, _EVERY_ELSEWHERE = 0.1, 5.0  # seconds
 
 
 class ProgressLine:
@@ -14,6 +14,7 @@ class ProgressLine:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
+        self._every = _EVERY_ON_TERMINAL if self._console.is_terminal else _EVERY_ELSEWHERE
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -41,10 +42,13 @@ class ProgressLine:
         self._bar.reset(self._task, total=None, description=f"reading {name}")
 
     def __call__(self, done: int, everything: int) -> None:
-        """So many rows are read, of so many."""
+        """So many rows are read, of so many; may be told as often as one likes."""
+        now = time.monotonic()
+        if now < self._told_at + self._every:
+            return
+        self._told_at = now
         if self._console.is_terminal:
             self._bar.update(self._task, completed=done, total=everything)
-        elif time.monotonic() > self._told_at + _EVERY:
-            self._told_at = time.monotonic()
+        else:
             line = f"reading {self._name}: {done:,} of {everything:,} rows"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)

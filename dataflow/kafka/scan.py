@@ -23,7 +23,7 @@ class Span(NamedTuple):
     end: int
 
 
-Progress = Callable[[int, int], None]  # rows read, and rows to be read
+Progress = Callable[[int, int], None]  # rows read and dealt with, and rows to be read
 
 
 class Scanner:
@@ -51,7 +51,7 @@ class Scanner:
         unread = {place: span.end for place, span in spans.items() if span.begin < span.end}
         everything = sum(span.end - span.begin for span in spans.values())
         reached = {place: spans[place].begin for place in unread}
-        before = sum(reached.values())
+        done = 0
         if not unread:
             return
         consumer = Consumer(
@@ -81,13 +81,15 @@ class Scanner:
                         continue
                     if place not in unread:
                         continue
+                    # behind the last row there may be marks of transactions, which are no messages
+                    next_one = min(message.offset() + (error is None), unread[place])
                     if error is None and message.offset() < unread[place]:
                         yield message
-                    # behind the last row there may be marks of transactions, which are no messages
-                    reached[place] = min(message.offset() + (error is None), unread[place])
-                    if reached[place] == unread[place]:
+                    done += next_one - reached[place]
+                    progress(done, everything)
+                    reached[place] = next_one
+                    if next_one == unread[place]:
                         del unread[place]
-                progress(sum(reached.values()) - before, everything)
         finally:
             consumer.close()
 

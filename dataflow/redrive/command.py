@@ -123,7 +123,7 @@ class _Redrive:
         """Lists them; returns the exit code."""
         found = grouped(self._read_letters(), lambda letter: self._show(letter, letter.value))
         table = Table("in", "from", "rows", "first", "last", "reason", box=None)
-        for (topic, origin, reason), group in sorted(found.items(), key=lambda pair: -pair[1].count):
+        for (topic, origin, reason), group in sorted(found.items(), key=lambda pair: (-pair[1].count, pair[0])):
             first, last = moment(group.first).partition(".")[0], moment(group.last).partition(".")[0]
             table.add_row(topic, origin, f"{group.count:,}", first, last, reason)
         if found:
