@@ -13,7 +13,10 @@ def moment(time: Time) -> str:
         return "never"
     if time == END:
         return "the end"
-    text = (_EPOCH + timedelta(microseconds=int(time))).strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        text = (_EPOCH + timedelta(microseconds=int(time))).strftime("%Y-%m-%d %H:%M:%S")
+    except OverflowError:
+        return "before year 1" if time < 0 else "after year 9999"
     return text + _fraction(int(time) % SECOND)
 
 

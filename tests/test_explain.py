@@ -1,19 +1,24 @@
 """What `explain` says of a user is what the job writes of that user, row for row, and it says why."""
 
+import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import fields
+from io import StringIO
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from logs import EVENTS, LONG_AFTER, PURCHASES, Job, Logs, Message, Written, event, log, purchase, stored, wall
-from test_any_order import LOGS, SHARDS, logs_and_plans, read
+from rich.console import Console
+from test_any_order import FEWER, LOGS, SHARDS, logs_and_plans, read
 
 from dataflow.codec import Unreadable, decode_event, decode_purchase
+from dataflow.explain.draw import Drawing, as_data
 from dataflow.explain.gather import Partition
-from dataflow.explain.story import CLOSED_BY_CLOCK, CLOSED_BY_LOG, OPEN, Story, rows_of, tell
+from dataflow.explain.story import CLOSED_BY_CLOCK, CLOSED_BY_LOG, OPEN, Story, part_of, rows_of, tell
 from dataflow.pipeline import Rules
-from dataflow.reference import Answer
+from dataflow.reference import Answer, Record
 from dataflow.settings import Settings
 
 SETTINGS = Settings(_env_file=None)
@@ -40,15 +45,15 @@ def explained(
 
 
 def users(logs: Logs) -> set[int]:
-    found = set()
-    for source, records in logs.items():
-        decode = decode_event if source.startswith("user-events") else decode_purchase
-        for record in records:
-            try:
-                found.add(int(decode(record.value, 0).user))
-            except Unreadable:
-                pass
-    return found
+    return {owner(source, record) for source, records in logs.items() for record in records} - {None}
+
+
+def owner(source: str, record: Record) -> int | None:
+    decode = decode_event if source.startswith("user-events") else decode_purchase
+    try:
+        return int(decode(record.value, 0).user)
+    except Unreadable:
+        return None
 
 
 def written_of(written: Written, user: int, topic: str) -> Counter:
@@ -82,6 +87,30 @@ def test_a_session_is_said_to_be_closed_by_the_log_exactly_if_a_job_that_has_rea
         for session in told.sessions:
             is_written = any(session.identity.encode() in row[1] for row in visits)
             assert is_written == (session.state == CLOSED_BY_LOG), session
+
+
+@FEWER
+@given(LOGS, st.booleans())
+def test_everything_can_be_drawn_and_told_to_machines(logs, stop_at_end):
+    for user in users(logs):
+        story = explained(logs, user, settings=TO_THE_END if stop_at_end else SETTINGS)
+        part = part_of(story, lambda session: True, lambda row: True, lambda dead: True)
+        text = StringIO()
+        drawing = Drawing(Console(file=text), story, Rules(), lambda told: "written", asked_for=None)
+        drawing.head()
+        drawing.part(part)
+        drawing.end([], [])
+        data = json.loads(msgspec.json.encode(as_data(story, part, Rules(), lambda told: "written", [], [])))
+        events = [event["message"] for session in data["sessions"] for event in session["events"]]
+        assert all(where in text.getvalue() for where in events)
+        rows = [row["message"] for kind in ("late", "unmatched_purchases", "dead_letters") for row in data[kind]]
+        assert sorted(events + [row for row in rows if row.startswith("user-events")]) == sorted(
+            f"{source}/{record.offset}"
+            for source, records in logs.items()
+            if source.startswith("user-events")
+            for record in records
+            if owner(source, record) == user
+        )
 
 
 # --- why ---
@@ -134,13 +163,24 @@ def test_late_is_told_with_the_row_that_had_set_the_mark_and_how_far_below():
 
 
 def test_a_session_that_is_open_is_told_when_it_closes_and_who_holds_the_watermark():
-    logs = {EVENTS: log(stored(1, event(0)), stored(11, event(10))), "user-events/1": [], PURCHASES: log(purchase(4, 1))}
+    logs = {
+        EVENTS: log(stored(1, event(0)), stored(11, event(10))),
+        "user-events/1": [],
+        PURCHASES: log(purchase(4, 1)),
+    }
     story = explained(logs, asked=wall(20))
     session = only(story.sessions)
     assert (session.state, story.waiting.lowest) == (OPEN, "user-events/1")
     assert session.due == wall(10 + 20 + 5 + 1)  # gap, lateness, and the second that the row was on its way
     assert only(explained(logs, asked=wall(36)).sessions).state == OPEN
     assert only(explained(logs, asked=wall(36) + 1).sessions).state == CLOSED_BY_CLOCK
+
+
+def test_a_purchase_row_that_has_met_nobody_is_undecided_as_long_as_it_may():
+    logs = {EVENTS: log(stored(11, event(10))), PURCHASES: log(purchase(9, 1), purchase(8, 2))}
+    story = explained(logs, asked=wall(20))  # the clock has come to 19, less the lateness
+    assert [seen.row.amount for seen in story.unmatched] == [b"2"]
+    assert [seen.row.amount for seen in story.undecided] == [b"1"]
 
 
 def test_a_row_that_the_job_had_to_go_on_without_is_told_as_it_did():

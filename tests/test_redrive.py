@@ -1,14 +1,16 @@
-"""Letters are put back where they came from, each once, whatever happens meanwhile; and it is said what becomes of them."""
+"""Letters are put back where they came from, each once, whatever happens; and it is said what becomes of them."""
 
+import ctypes
 import json
 import re
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Message, Producer
-from logs import NOON, event, purchase
+from logs import NOON, event
 from programs import environment
 
 from dataflow.embedded import EmbeddedKafka
@@ -26,6 +28,23 @@ def of_text(at: float, **fields) -> bytes:
     return event(at, user="1", **fields)
 
 
+class Refusing(EmbeddedKafka):
+    """Brokers that can be made to refuse something."""
+
+    _PRODUCE, _MSG_SIZE_TOO_LARGE = ctypes.c_int16(0), ctypes.c_int(10)  # of Kafka's protocol
+
+    def refuse_a_row(self) -> None:
+        """The next request to take rows is refused for good."""
+        push = self._lib.rd_kafka_mock_push_request_errors
+        push(ctypes.c_void_p(self._cluster), self._PRODUCE, ctypes.c_size_t(1), self._MSG_SIZE_TOO_LARGE)
+
+
+@pytest.fixture
+def embedded_kafka() -> Iterator[Refusing]:
+    with Refusing() as kafka:
+        yield kafka
+
+
 class Shop:
     """Topics of two partitions, and the command on them."""
 
@@ -41,7 +60,9 @@ class Shop:
             self._producer.produce(topic, value, b"1", partition)
         assert self._producer.flush(30) == 0
 
-    def put_aside(self, *values: bytes | None, topic="dead-letters", reason=NOT_A_NUMBER, origin="user-events/0/0", at=NOON):
+    def put_aside(
+        self, *values: bytes | None, topic="dead-letters", reason=NOT_A_NUMBER, origin="user-events/0/0", at=NOON
+    ):
         """Letters, as the job writes them."""
         names = zip(("reason", "topic", "partition", "offset"), (reason, *origin.split("/")), strict=True)
         headers = [(name, text.encode()) for name, text in names] if origin else []
@@ -188,7 +209,9 @@ def test_with_the_present_time_what_was_late_is_on_time(shop):
 
 def test_what_a_repair_command_does_not_answer_is_left_out_and_what_it_fails_at_is_told(shop):
     shop.put_aside(event(0), event(1), event(2))
-    fails_at_second = 'grep -v 1710331202 | { read -r row || exit 0; case "$row" in *201*) echo no >&2; exit 3;; esac; echo "$row"; }'
+    fails_at_second = (
+        'grep -v 1710331202 | { read -r row || exit 0; case "$row" in *201*) echo no >&2; exit 3;; esac; echo "$row"; }'
+    )
     status, lines = shop.redrive("--repair", fails_at_second, "--send")
     assert (status, lines) == (
         1,
@@ -199,14 +222,23 @@ def test_what_a_repair_command_does_not_answer_is_left_out_and_what_it_fails_at_
     )
 
 
-def test_a_delivery_that_fails_is_told_and_not_counted_and_can_be_tried_again(shop, monkeypatch):
+def test_a_delivery_that_fails_is_told_and_not_counted_and_can_be_tried_again(shop, embedded_kafka):
+    shop.put_aside(event(0))
+    embedded_kafka.refuse_a_row()
+    assert shop.redrive("--send") == (
+        1,
+        ["dead-letters/0/0: not delivered: Broker: Message size too large", "put back: 0; not delivered: 1"],
+    )
+    assert shop.redrive("--send") == (0, ["put back: 1"])
+
+
+def test_a_row_that_cannot_even_be_handed_over_is_told_and_not_counted(shop, monkeypatch):
     shop.put_aside(event(0), event(1, padding="x" * 5_000))
     monkeypatch.setattr("dataflow.redrive.send._ESSENTIAL", {"enable.idempotence": True, "message.max.bytes": 2_000})
     status, lines = shop.redrive("--send")
     assert status == 1
     assert lines[0].startswith("dead-letters/0/1: not delivered: ")
     assert lines[1] == "put back: 1; not delivered: 1"
-    monkeypatch.undo()
 
 
 def test_rows_of_other_jobs_are_not_sent(shop):

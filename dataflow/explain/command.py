@@ -64,7 +64,10 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     what.add_argument("--user", type=_user, metavar="ID", help="everything of a user, by user_id")
     what.add_argument("--session", type=_session, metavar="HEX", help="a session, by session_id")
     what.add_argument(
-        "--message", type=message_at, metavar="TOPIC/PARTITION/OFFSET", help="what became of one message of an input topic"
+        "--message",
+        type=message_at,
+        metavar="TOPIC/PARTITION/OFFSET",
+        help="what became of one message of an input topic",
     )
     parser.add_argument("--json", action="store_true", help="for machines; times are Unix seconds")
     return parser.parse_args(arguments)
@@ -84,12 +87,14 @@ class _Question:
     def cautions(self) -> list[str]:
         """Why what is told could differ from what the job had seen."""
         cautions = [
-            f"{source_name(*place)} begins at offset {span.begin:,}: what stood before it is gone, and may have made rows late"
+            f"{source_name(*place)} begins at offset {span.begin:,}: what is gone before it may have made rows late"
             for place, span in self._of(self.settings.inputs).items()
             if span.begin
         ]
         if self.settings.start == "latest":
-            cautions.append("the job has begun at the end that the topics had then (VISITS_START=latest), this at their start")
+            cautions.append(
+                "the job has begun at the end that the topics had then (VISITS_START=latest), this at their start"
+            )
         return cautions
 
     def user_of_message(self, at: At) -> tuple[bytes | None, Dead | None]:
@@ -101,8 +106,8 @@ class _Question:
             count = self._scanner.partitions[at.topic]
             raise UserError(f"{at.topic} has no partition {at.partition}; it has {count}, counted from 0")
         if not span.begin <= at.offset < span.end:
-            raise UserError(f"there is no message {at}: the partition holds offsets {span.begin} to {span.end - 1}"
-                            if span.begin < span.end else f"there is no message {at}: the partition is empty")  # fmt: skip
+            holds = f"holds offsets {span.begin} to {span.end - 1}" if span.begin < span.end else "is empty"
+            raise UserError(f"there is no message {at}: the partition {holds}")
         for message in self._scanner.read({at[:2]: Span(at.offset, at.offset + 1)}):
             poll = self._partition(at[:2]).read(message)
             if poll.unreadable:
@@ -124,7 +129,9 @@ class _Question:
             for row in poll.rows or poll.late:
                 if session_id(Session(row.user, row.time, row.time, None)) == identity:
                     return row.user
-        raise UserError(f"there is no session {identity.decode()}, neither in the topics nor in what they hold of events")
+        raise UserError(
+            f"there is no session {identity.decode()}, neither in the topics nor in what they hold of events"
+        )
 
     def gather(self, user: bytes) -> list[Partition]:
         """All input partitions, with the rows of a user."""
@@ -188,7 +195,9 @@ def _answer(options: argparse.Namespace, question: _Question) -> _Answer:
         story, found = question.tell(question.user_of_session(options.session))
         session = next((each for each in story.sessions if each.finished.identity == options.session), None)
         if session is None:
-            notes.append(f"this log and these settings give no session {options.session.decode()}; here is all of its user")
+            notes.append(
+                f"this log and these settings give no session {options.session.decode()}; here is all of its user"
+            )
             return _Answer(story, found, _everything(story), notes)
         return _Answer(story, found, _around(story, session, question.rules), notes)
     user, dead = question.user_of_message(options.message)

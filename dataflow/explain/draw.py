@@ -10,11 +10,11 @@ from dataflow.codec import encode_visits
 from dataflow.explain.compare import Difference
 from dataflow.explain.gather import Dead, Seen
 from dataflow.explain.story import CLOSED_BY_LOG, OPEN, Candidate, Part, Step, Story, Told
-from dataflow.words import clock, count, moment, number, seconds, shortened
 from dataflow.pipeline import Rules
 from dataflow.rules.join import PURCHASE
-from dataflow.rules.rows import END, NEVER, Event, Time
+from dataflow.rules.rows import NEVER, Event, Time
 from dataflow.rules.visits import NO_PAGE_VIEW, PAGE_VIEW, TOO_MANY_EVENTS
+from dataflow.words import clock, count, moment, number, seconds, shortened
 
 
 class Drawing:
@@ -42,20 +42,21 @@ class Drawing:
         story, waiting = self._story, self._story.waiting
         if not story.user:
             return  # a message that is nobody's
-        events = sum(len(session.steps) for session in story.sessions)
-        self._say(
-            f"user {story.user.decode()}: {count(events, 'event')} on time, {count(len(story.purchases), 'purchase row')}, "
-            f"{count(len(story.sessions), 'session')}, {len(story.late) + len(story.overtaken)} late, "
-            f"{count(len(story.dead), 'dead letter')}",
-            "bold",
+        parts = (
+            f"{count(sum(len(session.steps) for session in story.sessions), 'event')} on time",
+            count(len(story.purchases), "purchase row"),
+            count(len(story.sessions), "session"),
+            f"{len(story.late) + len(story.overtaken)} late",
+            count(len(story.dead), "dead letter"),
         )
+        self._say(f"user {story.user.decode()}: {', '.join(parts)}", "bold")
         if any(session.state == OPEN for session in story.sessions) or story.undecided:
             made = "has no row yet" if waiting.lowest_mark.offset is None else (
                 f"is at {moment(waiting.lowest_mark.time)}, by its row {waiting.lowest_mark.offset}"
             )  # fmt: skip
             self._say(
-                f"the watermark is held at {moment(waiting.watermark)} by {waiting.lowest}, which {made}; a job that has "
-                f"read everything goes on by the clock and is at {moment(waiting.by_clock)}",
+                f"the watermark is held at {moment(waiting.watermark)} by {waiting.lowest}, which {made}; a job that "
+                f"has read everything goes on by the clock and is at {moment(waiting.by_clock)}",
                 "dim",
             )
 
@@ -87,8 +88,8 @@ class Drawing:
         self._say(f"session {told.identity}  {told.state}, {self._in_topics(told)}", f"bold {color}")
         self._say(f" ┌ began {moment(told.start)}: {self._began(told)}", color)
         width = max(len(step.event.event_type) for step in told.steps)
-        for number, step in enumerate(told.steps):
-            self._step(step, width, color, first=number == 0)
+        for step in told.steps:
+            self._step(step, width, color, first=step is told.steps[0])
         self._say(f" └ ended {moment(told.end)}: {self._ended(told)}", color)
         self._say(f"   {self._amount(told)}")
         if reason := suspicious_because(told, self._rules):
@@ -97,9 +98,9 @@ class Drawing:
     def _late(self, rows: Iterable[Seen]) -> None:
         for seen in rows:
             self._not_taken("late", seen)
-            below = seen.mark.time - seen.row.time
+            below, allowed = int(seen.mark.time - seen.row.time), self._rules.lateness
             self._say(
-                f"   {seconds(int(below))} below the mark of its partition, {seconds(self._rules.lateness)} are allowed: "
+                f"   {seconds(below)} below the mark of its partition, {seconds(allowed)} are allowed: "
                 f"row {seen.mark.offset} had set it at {moment(seen.mark.time)}"
             )
 
@@ -107,8 +108,8 @@ class Drawing:
         for seen in rows:
             self._not_taken("late", seen)
             self._say(
-                "   on time by its partition, but that had run dry and the job had gone on without it; "
-                "a replay would take it"
+                "   on time by its partition and these settings, but the job has called it late: the partition had run "
+                "dry and the job had gone on without it, or it had other settings; a replay would take it"
             )
 
     def _unmatched(self, rows: Iterable[Seen], no: str) -> None:
@@ -131,12 +132,15 @@ class Drawing:
     def _step(self, step: Step, width: int, color: str, first: bool) -> None:
         event = step.event
         gap = "" if step.gap is None or first else f"+{seconds(step.gap)}"
-        line = f"{clock(event.time):<15} {gap:>12}  {event.event_type:<{width}}  page {event.page:<6} {self._where(step.seen)}"
+        line = f"{clock(event.time):<15} {gap:>12}  {event.event_type:<{width}}  page {event.page:<6} "
+        line += self._where(step.seen)
         self._line(color, line, "bold" if step.seen.where == self._asked_for else "")
         if event.event_type == PURCHASE and not step.candidates:
             self._line(color, f"{'':28}  no amount: no purchase row within {seconds(self._rules.window)}", "dim")
         for candidate in step.candidates:
-            self._line(color, f"{'':28}  {self._candidate(step, candidate)}", "" if candidate.beaten_by is None else "dim")
+            self._line(
+                color, f"{'':28}  {self._candidate(step, candidate)}", "" if candidate.beaten_by is None else "dim"
+            )
 
     def _candidate(self, step: Step, candidate: Candidate) -> str:
         row = candidate.seen.row
@@ -165,8 +169,7 @@ class Drawing:
         else:
             text = "the last event of this user"
         if told.state == OPEN:
-            due = f"it closes at {moment(told.due)} at the earliest, if nothing more comes" if told.due < END else ""
-            return f"{text}; still open, {due}"
+            return f"{text}; still open, it closes at {moment(told.due)} at the earliest, if nothing more comes"
         return text
 
     def _amount(self, told: Told) -> str:
@@ -175,7 +178,9 @@ class Drawing:
             return f"amount 0: {'none of its purchase events has one' if buys else 'no purchase event'}"
         others = sum(bool(step.candidates) for step in told.steps) - 1
         last = f", the last of {others + 1} that have one" if others else ""
-        return f"amount {told.finished.amount.decode()}, of the purchase event at {clock(told.paid_by.event.time)}{last}"
+        return (
+            f"amount {told.finished.amount.decode()}, of the purchase event at {clock(told.paid_by.event.time)}{last}"
+        )
 
     def _where(self, seen: Seen) -> str:
         asked = "  ◀ asked for" if seen.where == self._asked_for else ""
@@ -222,7 +227,12 @@ def suspicious_because(told: Told, rules: Rules) -> str | None:
 
 
 def as_data(
-    story: Story, part: Part, rules: Rules, in_topics: Callable[[Told], str], differences: list[Difference], notes: list[str]
+    story: Story,
+    part: Part,
+    rules: Rules,
+    in_topics: Callable[[Told], str],
+    differences: list[Difference],
+    notes: list[str],
 ) -> dict[str, Any]:
     """Everything that is drawn; times are Unix seconds, distances seconds."""
     waiting = story.waiting
@@ -242,11 +252,11 @@ def as_data(
             for seen in part.late + part.overtaken
         ],
         "unmatched_purchases": [
-            {**_row(seen), "decided": seen.where not in undecided}
-            for seen in part.unmatched + part.undecided
+            {**_row(seen), "decided": seen.where not in undecided} for seen in part.unmatched + part.undecided
         ],
         "dead_letters": [
-            {"message": each.where, "reason": each.rejected.reason, "value": _text(each.rejected.value)} for each in part.dead
+            {"message": each.where, "reason": each.rejected.reason, "value": _text(each.rejected.value)}
+            for each in part.dead
         ],
         "watermark": number(waiting.watermark),
         "watermark_by_clock": number(waiting.by_clock),
@@ -296,9 +306,7 @@ def _session(told: Told, rules: Rules, in_topics: str) -> dict[str, Any]:
             }
             for step in told.steps
         ],
-        "visits": [
-            row.decode() for row in encode_visits(finished.events, finished.identity, finished.amount)
-        ],
+        "visits": [row.decode() for row in encode_visits(finished.events, finished.identity, finished.amount)],
     }
 
 

@@ -4,7 +4,7 @@ That is allowed because the answer does not depend on the order in which rows ar
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -116,10 +116,16 @@ class Part:
     dead: list[Dead]
 
 
-def part_of(story: Story, session: Callable[[Told], bool], row: Callable[[Seen], bool], dead: Callable[[Dead], bool]) -> Part:
+def part_of(
+    story: Story, session: Callable[[Told], bool], row: Callable[[Seen], bool], dead: Callable[[Dead], bool]
+) -> Part:
     """Picks the sessions, other rows and dead letters of which that is true."""
     lists = story.late, story.overtaken, story.unmatched, story.undecided
-    return Part(list(filter(session, story.sessions)), *(list(filter(row, each)) for each in lists), list(filter(dead, story.dead)))
+    return Part(
+        list(filter(session, story.sessions)),
+        *(list(filter(row, each)) for each in lists),
+        list(filter(dead, story.dead)),
+    )
 
 
 def tell(
@@ -148,32 +154,19 @@ def tell(
     join = IntervalJoin(rules.window)  # it changes rows, so it gets copies
     clicks = [seen.row for seen in events.values()]
     matches = join.add(clicks) + join.add([copy(seen.row) for seen in purchases.values()])
-    candidates = {
-        event.position: _ranked(event, join, purchases) for event in clicks if event.event_type == PURCHASE
-    }
+    candidates = {event.position: _ranked(event, join, purchases) for event in clicks if event.event_type == PURCHASE}
     unmatched = [purchases[row.position] for row in join.expire(waiting.by_clock)]
     undecided = [purchases[row.position] for row in join.expire(END)]
 
     sessions: Sessions[Visit] = Sessions(rules.gap, rules.window, Visit, add_row, unite)
     sessions.add(clicks)
     sessions.add(matches)
-    closed = [(session, state) for state, watermark in _watermarks(waiting) for session in sessions.close(watermark)]
-    closed.sort(key=lambda pair: pair[0].start)
-    in_order, before = [], None
-    for session, state in closed:
-        finished = finish(session, rules.max_events)
-        steps = []
-        for event in finished.events:
-            gap = event.time - before if before is not None else None
-            steps.append(Step(events[event.position], gap, candidates.get(event.position, [])))
-            before = event.time
-        due = session.end + sessions.hold + rules.lateness - waiting.ahead
-        in_order.append(Told(finished, session.start, session.end, steps, _paid_by(session, steps), state, due))
+    told = list(_closed(sessions, events, candidates, rules, waiting))
 
     by_time = sorted(rows, key=lambda seen: (seen.row.time, seen.row.position))
     story = Story(
         user,
-        in_order,
+        told,
         late=[seen for seen in by_time if seen.late],
         overtaken=[seen for seen in by_time if not seen.late and seen.where in overtaken],
         unmatched=unmatched,
@@ -182,8 +175,8 @@ def tell(
         dead=[dead for partition in partitions for dead in partition.dead],
         waiting=waiting,
     )
-    story.to_come = _of_sessions([each for each in in_order if each.state == OPEN], undecided, settings)
-    story.written = _of_sessions([each for each in in_order if each.state != OPEN], unmatched, settings)
+    story.to_come = _of_sessions([each for each in told if each.state == OPEN], undecided, settings)
+    story.written = _of_sessions([each for each in told if each.state != OPEN], unmatched, settings)
     for topic, rows_of_topic in _rejected([*story.late, *story.overtaken], story.dead, settings).items():
         story.written[topic] = story.written.get(topic, Counter()) + rows_of_topic
     return story
@@ -208,6 +201,28 @@ def _wait(partitions: Collection[Partition], rules: Rules, asked: int, at_end: b
 def _watermarks(waiting: Waiting) -> list[tuple[str, Time]]:
     """What closes sessions, one after the other; the end closes those that are open."""
     return [(CLOSED_BY_LOG, waiting.watermark), (CLOSED_BY_CLOCK, waiting.by_clock), (OPEN, END)]
+
+
+def _closed(
+    sessions: Sessions[Visit],
+    events: Mapping[int, Seen],
+    candidates: Mapping[int, list[Candidate]],
+    rules: Rules,
+    waiting: Waiting,
+) -> Iterator[Told]:
+    """Closes all sessions, and tells each, in order of time."""
+    closed = [(session, state) for state, watermark in _watermarks(waiting) for session in sessions.close(watermark)]
+    closed.sort(key=lambda pair: pair[0].start)
+    before = None
+    for session, state in closed:
+        finished = finish(session, rules.max_events)
+        steps = []
+        for event in finished.events:
+            gap = event.time - before if before is not None else None
+            steps.append(Step(events[event.position], gap, candidates.get(event.position, [])))
+            before = event.time
+        due = session.end + sessions.hold + rules.lateness - waiting.ahead
+        yield Told(finished, session.start, session.end, steps, _paid_by(session, steps), state, due)
 
 
 def _ranked(event: Event, join: IntervalJoin, purchases: Mapping[int, Seen]) -> list[Candidate]:
@@ -252,6 +267,4 @@ def _rejected(late: Iterable[Seen], dead: Iterable[Dead], settings: Settings) ->
 
 def rows_of(written: Iterable[Keyed]) -> Counter[Row]:
     """The rows that a sink makes of what it is given."""
-    return Counter(
-        (output.key, value, tuple(output.headers or ())) for _, output in written for value in output.values
-    )
+    return Counter((output.key, value, tuple(output.headers or ())) for _, output in written for value in output.values)

@@ -12,6 +12,7 @@ from dataflow.kafka.notes import End, Place, ends_of, insist
 
 _CALM = 1.0  # seconds; then brokers have taken in whatever a killed process had sent them
 _ANSWERED_WITHIN = 1.0  # seconds for the leaders of all partitions
+_PATIENCE = 40.0  # seconds; Kafka itself waits for a replica no longer than 30, then it counts without it
 _ROOMS = 1_000, 1_000_000  # rows that may be hidden, or written while we ask
 
 
@@ -21,9 +22,10 @@ def settled_ends(
     """Ends of partitions, behind everything that a process which is dead by now had sent them. Waits for brokers.
 
     Consumers are told an end that leaves out what not all replicas have yet. So this finds out how long the leader's
-    log is at most, and waits until consumers are told of so much.
+    log is at most, and waits until consumers are told of so much; or until Kafka would long have told it.
     """
     time.sleep(_CALM)
+    deadline = time.monotonic() + _PATIENCE
     longest: dict[Place, int] = {}  # the leader's log was no longer than this, after the calm
     while True:
         ends = insist(lambda: ends_of(admin, places), meanwhile)
@@ -31,7 +33,7 @@ def settled_ends(
             if end.leader_epoch is None or end.leader_epoch < 0:
                 longest.setdefault(place, end.offset)  # brokers that do not tell the leader's term are believed
         unsure = {place: end for place, end in ends.items() if longest.get(place, math.inf) > end.offset}
-        if not unsure:
+        if not unsure or time.monotonic() > deadline:
             return {place: end.offset for place, end in ends.items()}
         for place in _no_longer(connection, group, unsure, 0):
             longest[place] = unsure[place].offset

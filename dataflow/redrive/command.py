@@ -46,7 +46,8 @@ answers nothing the row is left out, if it fails it is told and not sent. Each r
 `redriven-from`, topic/partition/offset of what it was made of; before it sends, this reads the input topics to see
 which are there already. So a row is remembered to have been put back as long as Kafka keeps it there.
 
-Exit status: 0 if every row met its end, 1 if some could not be delivered or repaired (run it again), 2 for wrong options.
+Exit status: 0 if every row met its end, 1 if some could not be delivered or repaired (run it again), 2 for wrong
+options.
 """
 
 
@@ -77,20 +78,27 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     which.add_argument("--reason", metavar="TEXT", help="whose reason has this text in it")
     which.add_argument("--topic", metavar="NAME", help="that came from this topic")
     which.add_argument(
-        "--since", type=_moment, metavar="TIME", help="put aside at this time or later: 2024-03-13T12:00, UTC, or Unix seconds"
+        "--since",
+        type=_moment,
+        metavar="TIME",
+        help="put aside at this time or later: 2024-03-13T12:00, UTC, or Unix seconds",
     )
     which.add_argument("--until", type=_moment, metavar="TIME", help="put aside before this time")
     which.add_argument(
         "--message", type=message_at, action="append", metavar="TOPIC/PARTITION/OFFSET",
         help="this row of dead-letters or late-events; may be given again and again",
     )  # fmt: skip
-    parser.add_argument("--show", type=_number, default=0, metavar="N", help="show N of them; if they are sent, as they are sent")
+    parser.add_argument(
+        "--show", type=_number, default=0, metavar="N", help="show N of them; if they are sent, as they are sent"
+    )
     how = parser.add_argument_group("putting them back")
     act = how.add_mutually_exclusive_group()
     act.add_argument("--send", action="store_true", help="put them back")
     act.add_argument("--dry-run", action="store_true", help="say what --send would do, and do nothing")
     how.add_argument("--repair", metavar="COMMAND", help="mends each value; without it values stay as they are")
-    how.add_argument("--now", action="store_true", help="give each the present time as its `timestamp`, after the repair")
+    how.add_argument(
+        "--now", action="store_true", help="give each the present time as its `timestamp`, after the repair"
+    )
     how.add_argument("--even-if-late", action="store_true", help="send also what will go to late-events")
     options = parser.parse_args(arguments)
     if not (options.send or options.dry_run) and (options.repair or options.now or options.even_if_late):
@@ -101,7 +109,9 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
 class _Redrive:
     """One run of the command."""
 
-    def __init__(self, options: argparse.Namespace, settings: Settings, console: Console, progress: ProgressLine) -> None:
+    def __init__(
+        self, options: argparse.Namespace, settings: Settings, console: Console, progress: ProgressLine
+    ) -> None:
         self._options = options
         self._settings = settings
         self._console = console
@@ -166,7 +176,11 @@ class _Redrive:
         spans = self._scanner.spans(self._settings.inputs)
         if settle:
             ends = settled_ends(
-                self._scanner.admin, self._scanner.connection, f"{self._settings.group}-redrive", spans, self._notes.poll
+                self._scanner.admin,
+                self._scanner.connection,
+                f"{self._settings.group}-redrive",
+                spans,
+                self._notes.poll,
             )
             spans = {place: span._replace(end=ends[place]) for place, span in spans.items()}
         targets = Targets(self._settings, spans, rules_of(self._settings).lateness)
@@ -188,10 +202,15 @@ class _Redrive:
 
     def _report(self, tally: Tally) -> None:
         would = "" if self._options.send else "would be "
-        ends = [f"{would}{SENT}: {tally.ends.pop(SENT, 0):,}", *(f"{end}: {rows:,}" for end, rows in tally.ends.items())]
+        ends = [
+            f"{would}{SENT}: {tally.ends.pop(SENT, 0):,}",
+            *(f"{end}: {rows:,}" for end, rows in tally.ends.items()),
+        ]
         self._say("; ".join(ends))
         if tally.ends[LATE_AGAIN]:
-            self._say("what would be late was left where it is: --now gives it the present time, --even-if-late sends it")
+            self._say(
+                "what would be late was left where it is: --now gives it the present time, --even-if-late sends it"
+            )
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dataflow.codec import decode_event, decode_purchase
-from dataflow.command_line import At
 from dataflow.explain.gather import REDRIVEN, Partition, redriven_from
 from dataflow.kafka.client import Connection
 from dataflow.kafka.lease import Lease
@@ -20,7 +19,6 @@ from dataflow.kafka.lookout import source_name
 from dataflow.kafka.notes import Place
 from dataflow.redrive.letters import Letter, Tally
 from dataflow.redrive.repair import LeftOut, NotRepaired, Repair
-from dataflow.rules.rows import SECOND
 from dataflow.settings import Settings
 from dataflow.words import moment, seconds
 
@@ -150,7 +148,9 @@ class Sender:
     def send(self, letter: Letter) -> bytes | None:
         """Deals with one letter; returns the value that is put back, if it is. Raises CannotRun."""
         if letter.origin is None or self._targets.lacks(letter.origin[:2]):
-            where = f"it came from {letter.origin}" if letter.origin is not None else "it does not say where it came from"
+            where = (
+                f"it came from {letter.origin}" if letter.origin is not None else "it does not say where it came from"
+            )
             self._tally.add(STRANGE, letter, where)
             return None
         if self._targets.has(letter):
