@@ -16,10 +16,13 @@ def partition(monkeypatch):
 
     def play(told: Iterable[int], has: Iterable[int], epoch: int | None = 3) -> int:
         steps = iter(zip(told, has, strict=True))
-        leader = 0
+        leader = None  # not known before the first question, which only shows that the brokers are there
 
         def ends_of(admin, places):
             nonlocal leader
+            if leader is None:
+                leader = 0
+                return {PLACE: End(0, epoch)}
             told, leader = next(steps)
             return {PLACE: End(told, epoch)}
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from dataflow import shutdown
 from dataflow.kafka.client import Connection
 from dataflow.kafka.notes import End, Place, ends_of, insist
 
@@ -24,6 +25,9 @@ def settled_ends(
     Consumers are told an end that leaves out what not all replicas have yet. So this finds out how long the leader's
     log is at most, and waits until consumers are told of so much; or until Kafka would long have told it.
     """
+    insist(
+        lambda: ends_of(admin, places), meanwhile
+    )  # all brokers are there, perhaps this moment, with a crowd at the door
     time.sleep(_CALM)
     deadline = time.monotonic() + _PATIENCE
     longest: dict[Place, int] = {}  # the leader's log was no longer than this, after the calm
@@ -35,6 +39,7 @@ def settled_ends(
         unsure = {place: end for place, end in ends.items() if longest.get(place, math.inf) > end.offset}
         if not unsure or time.monotonic() > deadline:
             return {place: end.offset for place, end in ends.items()}
+        shutdown.stand_still_if_requested()
         for place in _no_longer(connection, group, unsure, 0):
             longest[place] = unsure[place].offset
         for room in _ROOMS:
