@@ -22,7 +22,7 @@ from dataflow.kafka.lookout import source_name
 from dataflow.kafka.notes import Place
 from dataflow.kafka.scan import Scanner, Span
 from dataflow.pipeline import Rules
-from dataflow.progress import ProgressLine
+from dataflow.progress_line import ProgressLine
 from dataflow.rules.session import Session
 from dataflow.rules.visits import session_id
 from dataflow.settings import Settings, load

@@ -15,7 +15,7 @@ from dataflow.kafka.lease import Lease
 from dataflow.kafka.notes import Notes
 from dataflow.kafka.scan import Scanner
 from dataflow.kafka.settled import settled_ends
-from dataflow.progress import ProgressLine
+from dataflow.progress_line import ProgressLine
 from dataflow.redrive.letters import Letter, Selection, Tally, grouped, letters
 from dataflow.redrive.repair import CannotRun, Repair
 from dataflow.redrive.send import BAD_ENDS, LATE_AGAIN, SENT, Sender, Targets
