@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from datetime import timedelta
 from importlib import import_module
@@ -18,10 +19,10 @@ from pathlib import Path
 from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
-from dataflow import shutdown
+from dataflow import logs, shutdown
 from dataflow.cluster import Place, addresses, process_id
-from dataflow.errors import UserError
-from dataflow.job import make_flow, start_logging
+from dataflow.errors import UserError, end_at_once
+from dataflow.job import make_flow
 from dataflow.store import open_store
 
 log = logging.getLogger("visits")
@@ -59,8 +60,13 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _choose_api_port() -> None:
-    """The engine dies if its port is taken, as it is by a second process on one machine."""
+def _prepare_api() -> None:
+    """Finds the engine's API, which serves the metrics, a port and a place for its file.
+
+    The engine dies if its port is taken, as it is by a second process on one machine, and it writes `dataflow.json`
+    into the working directory, which need not be writable.
+    """
+    os.environ.setdefault("BYTEWAX_DATAFLOW_API_CACHE_PATH", tempfile.gettempdir())
     if _API_PORT in os.environ:
         return
     for port in (3030, 0):
@@ -79,10 +85,9 @@ def _stop(signum: int, frame: object) -> None:
         for act in shutdown.last_acts:
             act()
     except UserError as error:
-        print(f"visits: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+        end_at_once(str(error))
     time.sleep(_FAREWELL)
-    log.info("stopped")
+    log.info("stopped", extra=logs.event("stopped"))
     os._exit(0)
 
 
@@ -90,7 +95,7 @@ def main() -> int:
     """Runs the job until it is told to stop, or a command beside it; returns the exit code."""
     if sys.argv[1:] and sys.argv[1] in _COMMANDS:
         return import_module(f"dataflow.{sys.argv[1]}.command").main(sys.argv[2:])
-    start_logging()
+    logs.start()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
@@ -99,8 +104,8 @@ def main() -> int:
         job = make_flow(Place(number, store=None))  # first: it finds most mistakes, and leaves nothing behind
         open_store(arguments.recovery_directory, number)
     except UserError as error:
-        sys.exit(f"visits: {error}")
-    _choose_api_port()
+        logs.fail(error)
+    _prepare_api()
     cli_main(
         job,
         workers_per_process=arguments.workers_per_process,

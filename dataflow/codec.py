@@ -21,7 +21,11 @@ _users: dict[int, bytes] = {}
 
 
 class Unreadable(Exception):
-    """A message is not a row; the text says why."""
+    """A message is not a row; the text says why, and `kind`, one of few words, what kind of mistake it is."""
+
+    def __init__(self, text: str, kind: str) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class _EventText(msgspec.Struct, gc=False):
@@ -53,7 +57,7 @@ def decode_event(value: bytes | None, position: int) -> Event:
     text = _parse(_event, value)
     timestamp, user = text.timestamp, text.user_id
     if not _FIRST_SECOND <= timestamp < _LAST_SECOND:
-        raise Unreadable(_OUT_OF_RANGE)
+        raise Unreadable(_OUT_OF_RANGE, "time")
     plain = value[-1] == _CLOSING_BRACE and text.session_id is _UNSET and text.amount is _UNSET
     return Event(
         round(timestamp * SECOND),  # at today's size exact to six decimals
@@ -70,12 +74,12 @@ def decode_purchase(value: bytes | None, position: int) -> Purchase:
     """Reads a message of ``purchases``. Raises Unreadable."""
     text = _parse(_purchase, value)
     if not _FIRST_SECOND <= text.timestamp < _LAST_SECOND:
-        raise Unreadable(_OUT_OF_RANGE)
+        raise Unreadable(_OUT_OF_RANGE, "time")
     amount = bytes(text.amount)
     if amount[0] not in b"-0123456789":
-        raise Unreadable("amount is not a number")
+        raise Unreadable("amount is not a number", "amount")
     if abs(float(amount)) == float("inf"):
-        raise Unreadable("amount is out of range")
+        raise Unreadable("amount is out of range", "amount")
     time, user = round(text.timestamp * SECOND), _users.get(text.user_id) or _user(text.user_id)
     return Purchase(time, user, value, position, text.page_id, amount)
 
@@ -97,13 +101,15 @@ def _parse(decode: Callable, value: bytes | None):
             value.decode()  # the JSON decoder does not look into fields that it skips
         return decode(value)
     except AttributeError:
-        raise Unreadable("the message has no value") from None
+        raise Unreadable("the message has no value", "empty") from None
     except UnicodeDecodeError as error:
-        raise Unreadable(f"not UTF-8: {error.reason} at byte {error.start}") from None
+        raise Unreadable(f"not UTF-8: {error.reason} at byte {error.start}", "encoding") from None
     except RecursionError:
-        raise Unreadable("JSON is nested too deeply") from None
-    except ValueError as error:  # msgspec's own are all of these
-        raise Unreadable(str(error)) from None
+        raise Unreadable("JSON is nested too deeply", "json") from None
+    except msgspec.ValidationError as error:
+        raise Unreadable(str(error), "fields") from None
+    except ValueError as error:  # of msgspec too: not JSON, or a number with too many digits
+        raise Unreadable(str(error), "json") from None
 
 
 def _user(user_id: int) -> bytes:

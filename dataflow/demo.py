@@ -227,7 +227,7 @@ def _say(line: str) -> None:
 
 
 def _run(settings: Settings, directory: Path, console: Console) -> int:
-    environment = {**os.environ, "VISITS_BROKERS": settings.brokers}
+    environment = {**os.environ, "VISITS_BROKERS": settings.brokers, "VISITS_LOG_FORMAT": "text"}
     programs: list[subprocess.Popen] = []
 
     def start(name: str, *arguments: str) -> subprocess.Popen:

@@ -1,11 +1,12 @@
 """Mistakes that a user can mend, told in one line."""
 
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,14 +36,19 @@ def speak_plainly() -> None:
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if kind.__name__ == "PanicException" and "thread panic" in str(error):
-        print("visits: another process of the cluster has gone; start all of them again", file=sys.stderr, flush=True)
-        os._exit(1)  # the engine's threads would turn a slower end into an abort
+        # at once, since the engine's threads would turn a slower end into an abort
+        end_at_once("another process of the cluster has gone; start all of them again")
     else:
         sys.__excepthook__(kind, error, trace)
 
 
 def _exit(error: UserError) -> None:
-    print(f"visits: {error}", file=sys.stderr, flush=True)
+    end_at_once(str(error))
+
+
+def end_at_once(line: str) -> NoReturn:
+    """Says why and ends the process with exit code 1, whatever its threads are doing."""
+    logging.getLogger("visits").error("%s", line, extra={"event": "failed"})
     os._exit(1)
 
 

@@ -5,12 +5,11 @@ import functools
 import gc
 import logging
 import os
-import sys
 from collections import Counter
 
 from bytewax.dataflow import Dataflow
 
-from dataflow import shutdown
+from dataflow import health, logs, metrics, shutdown
 from dataflow.cluster import Place
 from dataflow.errors import UserError, speak_plainly
 from dataflow.kafka.client import Connection, connect, count_partitions
@@ -24,17 +23,13 @@ from dataflow.kafka.written import Written
 from dataflow.pace import Pace
 from dataflow.partitioner import PARTITIONERS
 from dataflow.pipeline import Inputs, Outputs, Rules, build
+from dataflow.progress import Progress
 from dataflow.rules.rows import SECOND
 from dataflow.settings import PREFIX, Settings, load
 from dataflow.snapshots import Origin, Snapshots
 from dataflow.store import mend
 
 log = logging.getLogger("visits")
-
-
-def start_logging() -> None:
-    """Says what happens on standard error, in lines of one form."""
-    logging.basicConfig(format="visits: %(message)s", level=logging.INFO)
 
 
 def make_flow(place: Place | None = None) -> Dataflow:
@@ -45,13 +40,13 @@ def make_flow(place: Place | None = None) -> Dataflow:
     """
     # rows and sessions make no cycles, and to look for some among all that are open took a third of the time
     gc.set_threshold(200_000, 50, 1_000)
-    start_logging()
+    logs.start()
     os.environ["RUST_BACKTRACE"] = "0"  # the engine's own frames say nothing of what went wrong
     speak_plainly()
     try:
         return _between_topics(load(), place or Place.as_told())
     except UserError as error:
-        sys.exit(f"visits: {error}")
+        logs.fail(error)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -86,10 +81,16 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
         atexit.register(lease.release)
     if place.store is not None:
         mend(place.store)
+    lookout = Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}, settings.group)
+    progress = Progress(lookout, pace, rules.lateness, live=not settings.stop_at_end)
+    metrics.watch(progress)
+    if settings.health_port:
+        health.serve(settings.health_port, progress)
     reading = Reading(
         connection=connection,
-        lookout=Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}, settings.group),
+        lookout=lookout,
         pace=pace,
+        progress=progress,
         group=settings.group,
         lateness=rules.lateness,
         origin=origin,

@@ -12,6 +12,7 @@ import bytewax.operators as op
 from bytewax.dataflow import operator
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
+from dataflow import metrics
 from dataflow.batches import Batch, Joined, Ticked, Timed
 from dataflow.errors import UserError, inside_engine
 from dataflow.pace import Pace
@@ -77,10 +78,12 @@ def clock(step_id: str, up: KeyedStream[Batch], lateness: int, origin: Origin, p
         source = batch.time.source
         rows, late = clock.split(source, batch.rows)
         watermark = clock.advance(batch.time)
+        if late:
+            metrics.count_overtaken(source, len(late))
         pace.hear(source, clock.bounds[source], len(batch.time.sources))
         return Ticked(rows, watermark, late)
 
-    return op.stateful_map("clock", up, _Mapper(Snapshots(ClockState, origin), build, advance))
+    return op.stateful_map("clock", up, _Mapper(step_id, Snapshots(ClockState, origin), build, advance))
 
 
 @operator
@@ -103,9 +106,12 @@ def join_purchases(step_id: str, up: KeyedStream[Timed], window: int, origin: Or
     def join(held: IntervalJoin, batch: Timed) -> Joined:
         matches = held.add(batch.rows)
         events = batch.rows if batch.rows and type(batch.rows[0]) is Event else []
-        return Joined(events + matches if matches else events, batch.watermark, held.expire(batch.watermark))
+        unmatched = held.expire(batch.watermark)
+        if unmatched:
+            metrics.unmatched.inc(len(unmatched))
+        return Joined(events + matches if matches else events, batch.watermark, unmatched)
 
-    return op.stateful_map("join", up, _Mapper(Snapshots(JoinState, origin), build, join))
+    return op.stateful_map("join", up, _Mapper(step_id, Snapshots(JoinState, origin), build, join))
 
 
 @operator
@@ -135,17 +141,23 @@ def session_window(
 
     def build(data: bytes | None) -> _SessionLogic:
         kept = snapshots.unpack(data) if data is not None else []
-        return _SessionLogic(Sessions(gap, hold, builder, folder, merger), snapshots, keeper, kept)
+        sessions = Sessions(gap, hold, builder, folder, merger)
+        return _SessionLogic(sessions, snapshots, keeper, kept, metrics.StateSize(step_id))
 
     return op.stateful_batch("sessions", up, build)
 
 
 class _SessionLogic(StatefulBatchLogic[Timed, list[Session], bytes]):
-    def __init__(self, sessions: Sessions, snapshots: Snapshots, keeper: Keeper, kept: list[tuple]) -> None:
+    def __init__(
+        self, sessions: Sessions, snapshots: Snapshots, keeper: Keeper, kept: list[tuple], size: metrics.StateSize
+    ) -> None:
         self.sessions = sessions
         self.snapshots = snapshots
         self.keeper = keeper
         self.kept = kept  # sessions that are still as a snapshot has them
+        self.size = size
+        self.open = metrics.OpenSessions()
+        self.open.are(len(kept))
         for *_, fold in kept:
             keeper.announce(fold)
 
@@ -156,6 +168,9 @@ class _SessionLogic(StatefulBatchLogic[Timed, list[Session], bytes]):
         for batch in values:
             self.sessions.add(batch.rows)
             closed += self.sessions.close(batch.watermark)
+        self.open.are(self.sessions.count)
+        if closed:
+            metrics.sessions_closed.inc(len(closed))
         return ([closed] if closed else []), StatefulBatchLogic.RETAIN
 
     @inside_engine
@@ -167,19 +182,22 @@ class _SessionLogic(StatefulBatchLogic[Timed, list[Session], bytes]):
     def snapshot(self) -> bytes:
         pack = self.keeper.pack
         opened = (session for sessions in self.sessions.open.values() for session in sessions)
-        return self.snapshots.pack([(each.user, each.start, each.end, pack(each.fold)) for each in opened] + self.kept)
+        kept = [(each.user, each.start, each.end, pack(each.fold)) for each in opened] + self.kept
+        return self.size.of(self.snapshots.pack(kept))
 
 
 class _Mapper:
     """A mapper for `stateful_map` whose state is an object here, and bytes in the recovery store.
 
     Args:
+        step: its id.
         snapshots: turns the object's `state()` into bytes and back.
         build: makes the object, from a state or from None.
         apply: the mapper itself, which changes the object in place.
     """
 
-    def __init__(self, snapshots: Snapshots, build: Callable, apply: Callable) -> None:
+    def __init__(self, step: str, snapshots: Snapshots, build: Callable, apply: Callable) -> None:
+        self._step = step
         self._snapshots = snapshots
         self._build = inside_engine(build)
         self._apply = apply
@@ -187,18 +205,19 @@ class _Mapper:
     def __call__(self, held: "_Held | bytes | None", batch: Any) -> tuple["_Held", Any]:
         if not isinstance(held, _Held):  # the first batch, or the first since a resume
             state = self._snapshots.unpack(held) if held is not None else None
-            held = _Held(self._build(state), self._snapshots)
+            held = _Held(self._build(state), self._snapshots, metrics.StateSize(self._step))
         return held, self._apply(held.object, batch)
 
 
 class _Held:
     """The state of a `stateful_map`; the engine deep-copies it at every snapshot, and gets the bytes."""
 
-    __slots__ = ("object", "_snapshots")
+    __slots__ = ("object", "_snapshots", "_size")
 
-    def __init__(self, object: Any, snapshots: Snapshots) -> None:
+    def __init__(self, object: Any, snapshots: Snapshots, size: metrics.StateSize) -> None:
         self.object = object
         self._snapshots = snapshots
+        self._size = size
 
     def __deepcopy__(self, memo: dict) -> bytes:
-        return self._snapshots.pack(self.object.state())
+        return self._size.of(self._snapshots.pack(self.object.state()))

@@ -25,6 +25,10 @@ class Pace:
         self._bounds[source] = bound
         self._sources = sources
 
+    def bounds(self) -> dict[str, Time]:
+        """Where each source stands that has been heard of."""
+        return dict(self._bounds)  # in one step, since workers are threads
+
     def slowest(self) -> Time:
         """Where the last of all sources stands."""
         if not self._sources:

@@ -53,9 +53,11 @@ class Reader:
                 row = decode(message.value(), message.offset() * PARTITIONS + partition)
                 time_of_row = row.time
                 if time_of_row > latest or time_of_row > stored + FUTURE:
-                    raise Unreadable("timestamp is more than 60 s ahead of the clock")
+                    raise Unreadable("timestamp is more than 60 s ahead of the clock", "ahead")
             except Unreadable as error:
-                unreadable.append(Rejected(message.key(), message.value(), str(error), self.source, message.offset()))
+                unreadable.append(
+                    Rejected(message.key(), message.value(), str(error), self.source, message.offset(), error.kind)
+                )
                 continue
             if is_late(time_of_row, stored):
                 late.append(row)

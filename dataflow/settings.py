@@ -58,6 +58,13 @@ class Settings(BaseSettings):
         min_length=1,
         description="name of the job: its consumer group (for lag monitors only), and which output rows are its own",
     )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="`text`, `json` (an object a line), or `auto`: text on a terminal, otherwise JSON"
+    )
+    log_level: Literal["info", "warning", "error"] = Field("info", description="the least of what is logged")
+    health_port: int = Field(
+        0, ge=0, le=65_535, description="answers probes here, `/live` and `/ready`; 0: nowhere (docs/operations.md)"
+    )
     topic_user_events: TopicName = Field("user-events", description="input: the clicks")
     topic_purchases: TopicName = Field("purchases", description="input: the amounts")
     topic_visits: TopicName = Field("visits", description="output: every event with its session and amount")
@@ -126,12 +133,12 @@ class _KafkaProperties(PydanticBaseSettingsSource):
         return None, field_name, False  # one field only, made in __call__
 
     def __call__(self) -> dict[str, Any]:
-        variables = _variables()
+        given = variables()
         properties: dict[str, str] = {}
-        file = variables.get(KAFKA_PREFIX + "FILE")
+        file = given.get(KAFKA_PREFIX + "FILE")
         if file and Path(file).is_file():
             properties |= {k.strip(): (v or "").strip() for k, v in dotenv_values(file, interpolate=False).items()}
-        for name, value in variables.items():
+        for name, value in given.items():
             if name.startswith(KAFKA_PREFIX) and name != KAFKA_PREFIX + "FILE":
                 properties[name.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")] = value
         return {"kafka": properties} if properties else {}
@@ -144,7 +151,7 @@ def load() -> Settings:
         UserError: a value is wrong or a name unknown; its text is one line that says which and why.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in _variables():
+    for name in variables():
         if name.startswith(PREFIX) and name not in known and not name.startswith(KAFKA_PREFIX):
             near = difflib.get_close_matches(
                 name.removeprefix(PREFIX), sorted(each.removeprefix(PREFIX) for each in known), n=1
@@ -161,7 +168,7 @@ def load() -> Settings:
         raise UserError("wrong setting: " + "; ".join(problems)) from None
 
 
-def _variables() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """The environment over ``.env``, names in capitals as pydantic-settings compares them."""
     file = {name: value or "" for name, value in dotenv_values(ENV_FILE).items()}
     return {name.upper(): value for name, value in {**file, **os.environ}.items()}

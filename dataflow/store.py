@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bytewax.recovery import init_db_dir
 
+from dataflow import logs
 from dataflow.errors import UserError
 
 log = logging.getLogger("visits")
@@ -38,11 +39,20 @@ def open_store(directory: Path, process_id: int) -> None:
         with _alone_in(directory):
             if not _parts(directory):
                 init_db_dir(directory, _PARTS)
-                log.info("recovery store %s: new", directory)
+                log.info("recovery store %s: new", directory, extra=logs.event("starting"))
             elif resume := _resume_epoch(directory):
-                log.info("recovery store %s: resuming from epoch %d, of %s UTC", directory, *resume)
+                log.info(
+                    "recovery store %s: resuming from epoch %d, of %s UTC",
+                    directory,
+                    *resume,
+                    extra=logs.event("resuming"),
+                )
             else:
-                log.info("recovery store %s: nothing in it yet, starting from the beginning", directory)
+                log.info(
+                    "recovery store %s: nothing in it yet, starting from the beginning",
+                    directory,
+                    extra=logs.event("starting"),
+                )
             _forget_unfinished(directory)
 
 

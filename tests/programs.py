@@ -27,7 +27,12 @@ class Programs:
             process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 cwd=ROOT,
-                env={**clean, "BYTEWAX_DATAFLOW_API_PORT": str(free_port()), **environment},
+                env={
+                    **clean,
+                    "VISITS_LOG_FORMAT": "text",
+                    "BYTEWAX_DATAFLOW_API_PORT": str(free_port()),
+                    **environment,
+                },
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
             )

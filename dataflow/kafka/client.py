@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from dataflow import logs, metrics
 from dataflow.errors import UserError
 from dataflow.settings import Settings
 
@@ -31,26 +32,33 @@ class Connection:
             "error_cb": self._on_error,
         }
         self._up: bool | None = None  # not known before the first answer
+        self._suspected = False
         self._refused: str | None = None
         self.last_error = ""
+        metrics.follow(metrics.kafka_up, lambda: self._up is True)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            if self._up:
-                self._up = False
-                log.warning("no Kafka broker can be reached; waiting for one to come back")
+            self._suspected = True  # by one of many clients, which may hear of it when all is well again
         elif error.code() in _REFUSALS and error.str() != self._refused:
             self._refused = error.str()
             if self._up is not None:
-                log.warning("a Kafka broker refuses us: %s", error.str())
+                log.warning("a Kafka broker refuses us: %s", error.str(), extra=logs.event("kafka-refuses"))
         else:
             self.last_error = f" ({error.str()})"
 
     def answered(self) -> None:
         """A broker has just answered."""
         if self._up is False:
-            log.warning("Kafka is back")
+            log.warning("Kafka is back", extra=logs.event("kafka-back"))
         self._up = True
+        self._suspected = False
+
+    def unanswered(self) -> None:
+        """All brokers have been asked, and none has answered."""
+        if self._up and self._suspected:
+            self._up = False
+            log.warning("no Kafka broker can be reached; waiting for one to come back", extra=logs.event("kafka-lost"))
 
     def refusal(self) -> str | None:
         """Why a broker would not talk to us, if one has said so."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 
-from dataflow import shutdown
+from dataflow import logs, metrics, pulse, shutdown
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.notes import Note, Notes, Place, insist
 
@@ -90,12 +90,14 @@ class Lease:
         time.sleep(_SETTLE)
         self._check(insist(self._read, self._notes.poll))
         self.held_until = time.monotonic() + _HOLD
+        metrics.follow(metrics.lease_held, lambda: time.monotonic() < self.held_until)
         threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
     def wait_until_held(self) -> None:
         """Returns at once, unless the lease could not be renewed lately."""
         while time.monotonic() > self.held_until:
             shutdown.stand_still_if_requested()
+            pulse.waits()
             time.sleep(0.05)
 
     def release(self) -> None:
@@ -113,7 +115,12 @@ class Lease:
         telling.join(_BEAT)
 
     def _watch(self, text: str) -> None:
-        log.info("the lease of job %r is held by %s; watching whether it lives", self._name, _described(text))
+        log.info(
+            "the lease of job %r is held by %s; watching whether it lives",
+            self._name,
+            _described(text),
+            extra=logs.event("lease-taken"),
+        )
         deadline = time.monotonic() + _WATCH
         while time.monotonic() < deadline:
             time.sleep(_BEAT / 2)

@@ -85,7 +85,9 @@ class Lookout:
                 if not watched:
                     self._thread = None
                     return
-            if self._ask_for_ends(watched) and reported:
+            if not self._ask_for_ends(watched):
+                self._connection.unanswered()
+            elif reported:
                 self._commit(reported)
             if time.monotonic() > counted + _COUNTED_EVERY:
                 self._count()

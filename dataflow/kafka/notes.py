@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from dataflow import shutdown
+from dataflow import pulse, shutdown
 from dataflow.errors import UserError
 from dataflow.kafka.client import Connection
 
@@ -126,6 +126,7 @@ def insist(ask: Callable[[], Answer], meanwhile: Callable[[], None]) -> Answer:
             if error.code() in _FORBIDDEN:
                 raise _not_allowed("look after the output topics and the job's consumer groups", error) from None
         meanwhile()
+        pulse.waits()
         shutdown.stand_still_if_requested()
         time.sleep(_PAUSE)
 

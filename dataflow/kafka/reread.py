@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from dataflow import shutdown
+from dataflow import pulse, shutdown
 from dataflow.codec import Decode
 from dataflow.errors import UserError
 from dataflow.kafka.client import Connection
@@ -77,6 +77,7 @@ class KafkaReread:
                         consumer.pause([self._at(partition)])
                     elif cursor.next > message.offset() + _LEAP:
                         consumer.seek(self._at(partition, cursor.next))
+                pulse.waits()
                 shutdown.stand_still_if_requested()
         finally:
             consumer.close()

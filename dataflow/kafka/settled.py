@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflow import shutdown
+from dataflow import pulse, shutdown
 from dataflow.kafka.client import Connection
 from dataflow.kafka.notes import End, Place, ends_of, insist
 
@@ -39,6 +39,7 @@ def settled_ends(
         unsure = {place: end for place, end in ends.items() if longest.get(place, math.inf) > end.offset}
         if not unsure or time.monotonic() > deadline:
             return {place: end.offset for place, end in ends.items()}
+        pulse.waits()
         shutdown.stand_still_if_requested()
         for place in _no_longer(connection, group, unsure, 0):
             longest[place] = unsure[place].offset

@@ -12,7 +12,7 @@ import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, Message, Producer
 
-from dataflow import shutdown
+from dataflow import metrics, pulse, shutdown
 from dataflow.batches import Output
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
@@ -57,6 +57,7 @@ class Writer:
         self._lock = threading.Lock()  # guards _ends and _moved
         self._producer = Producer({**_TUNING, **connection.properties, **_ESSENTIAL, "on_delivery": self._on_delivery})
         shutdown.last_acts.append(self.flush)
+        metrics.follow(metrics.unacknowledged, lambda: len(self._producer))
 
     def write(self, topic: str, partition: int, outputs: list[Output]) -> None:
         """Hands rows over to be sent; waits while there is no room. Raises UserError if Kafka refused a row."""
@@ -85,6 +86,7 @@ class Writer:
         patience = _GRACE
         while unacknowledged := self._producer.flush(1):
             self._check()
+            pulse.waits()
             patience -= shutdown.requested.is_set()
             if not patience:
                 raise UserError(f"stopped while Kafka is away; {unacknowledged} rows will be written on resume")
@@ -174,7 +176,7 @@ class KafkaSink(FixedPartitionedSink[Output, bytes]):
                 f"job's notes; start with an empty recovery store and VISITS_GROUP set to a new name"
             )
         present = Counter(state.pending) + writer.written.rows(place, state.end)
-        return _Partition(place, self._partitions, present, writer, self._snapshots)
+        return _Partition(place, self._partitions, present, writer, self._snapshots, metrics.StateSize(step_id))
 
 
 class _Partition(StatefulSinkPartition[Output, bytes]):
@@ -187,23 +189,26 @@ class _Partition(StatefulSinkPartition[Output, bytes]):
         present: Counter[bytes],
         writer: Writer,
         snapshots: Snapshots[SinkState],
+        size: metrics.StateSize,
     ) -> None:
         self._place = place
         self._partitions = partitions
         self._present = present
         self._writer = writer
         self._snapshots = snapshots
+        self._counts = metrics.Written(place[0])
+        self._size = size
 
     @inside_engine
     def write_batch(self, values: list[Output]) -> None:
-        if self._present:
-            values = list(map(self._without_present, values))
-        self._writer.write(*self._place, values)
+        to_write = list(map(self._without_present, values)) if self._present else values
+        self._writer.write(*self._place, to_write)
+        self._counts.count(values, to_write)
 
     @inside_engine
     def snapshot(self) -> bytes:
         end = self._writer.end(self._place)
-        return self._snapshots.pack(SinkState(end, list(self._present.elements()), self._partitions))
+        return self._size.of(self._snapshots.pack(SinkState(end, list(self._present.elements()), self._partitions)))
 
     @inside_engine
     def close(self) -> None:

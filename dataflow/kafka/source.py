@@ -14,12 +14,14 @@ import msgspec
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from dataflow import logs, metrics, pulse
 from dataflow.batches import Poll
 from dataflow.codec import Decode
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
 from dataflow.kafka.lookout import Lookout, source_name
 from dataflow.pace import Pace, Runner
+from dataflow.progress import Progress
 from dataflow.reader import Reader
 from dataflow.rules.rows import END, NEVER, Time
 from dataflow.rules.time import SourceTime
@@ -66,6 +68,7 @@ class Reading:
         connection: to the cluster.
         lookout: knows the partitions and their ends, and tells lag monitors how far we are.
         pace: keeps the sources in step.
+        progress: hears how far they are.
         group: name under which the consumers read.
         lateness: allowed lateness, in microseconds.
         origin: whose snapshots they are.
@@ -76,6 +79,7 @@ class Reading:
     connection: Connection
     lookout: Lookout
     pace: Pace
+    progress: Progress
     group: str
     lateness: int
     origin: Origin
@@ -102,7 +106,8 @@ class KafkaSource(FixedPartitionedSource[Poll, bytes]):
     @inside_engine
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Lane":
         states = self._snapshots.unpack(resume_state) if resume_state is not None else {}
-        return _Lane(self._topic, int(for_part.split()[-1]), states, self._decode, self._reading, self._snapshots)
+        size = metrics.StateSize(step_id)
+        return _Lane(self._topic, int(for_part.split()[-1]), states, self._decode, self._reading, self._snapshots, size)
 
 
 class _Lane(StatefulSourcePartition[Poll, bytes]):
@@ -114,12 +119,14 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
         decode: Decode,
         reading: Reading,
         snapshots: Snapshots[dict[int, SourceState]],
+        size: metrics.StateSize,
     ) -> None:
         self._topic = topic
         self._lane = lane
         self._decode = decode
         self._reading = reading
         self._snapshots = snapshots
+        self._size = size
         self._partitions: dict[int, _Partition] = {}
         if states and max(states) >= reading.lookout.count(topic):
             raise UserError(
@@ -133,6 +140,8 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
 
     @inside_engine
     def next_batch(self) -> Sequence[Poll]:
+        pulse.polls()
+        metrics.polls()
         if not self._reading.stop_at_end:
             self._take_on_new()
         elif all(partition.ended for partition in self._partitions.values()):
@@ -148,9 +157,11 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
     def snapshot(self) -> bytes:
         states = {number: partition.state() for number, partition in self._partitions.items()}
         self._reading.lookout.report({(self._topic, number): state.offset for number, state in states.items()})
-        return self._snapshots.pack(states)
+        metrics.last_snapshot.set_to_current_time()
+        return self._size.of(self._snapshots.pack(states))
 
     def close(self) -> None:
+        pulse.ends()
         for partition in self._partitions.values():
             partition.close()
 
@@ -159,7 +170,7 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
 
     def _take_on_new(self) -> None:
         for number in self._numbers()[len(self._partitions) :]:
-            log.info("%s has a new partition: %d", self._topic, number)
+            log.info("%s has a new partition: %d", self._topic, number, extra=logs.event("partition-added"))
             self._open(number, SourceState(OFFSET_BEGINNING, NEVER))
 
     def _open(self, number: int, state: SourceState) -> None:
@@ -173,6 +184,7 @@ class _Partition:
         self._reading = reading
         self._reader = Reader(self._source, decode, reading.lateness, state.mark)
         self._runner = Runner(reading.pace)
+        self._counts = metrics.Input(where.topic)
         self._offset = state.offset  # of the next message, or where to find it
         self._said = 0  # wall time up to which it has said that it has caught up
         self.awake: datetime | None = None  # when to poll again; None: at once
@@ -183,6 +195,7 @@ class _Partition:
         self._stop_at = self._present_end() if reading.stop_at_end else None
         self._consumer.assign([self._at(self._offset)])
         reading.lookout.watch(self._source, where)
+        reading.progress.stands(self._source, self._offset, None)
 
     def poll(self) -> Poll | None:
         """The next rows, or the news that there are none; None if there is nothing to say."""
@@ -197,10 +210,12 @@ class _Partition:
         self.ended = self._stop_at is not None and self._offset >= self._stop_at
         read_at = time.time_ns() // 1_000
         caught_up = self._caught_up()
+        self._reading.progress.stands(self._source, self._offset, caught_up)
         if not messages and caught_up is None and not self.ended:
             return None
         said = SourceTime(self._source, NEVER, read_at, caught_up, self._reading.lookout.sources)
         poll = self._reader.read(messages, said)
+        self._counts.count(poll)
         self._runner.has_read(len(messages), self._reader.mark)
         if self.ended:
             poll.time = poll.time._replace(mark=END)
@@ -211,6 +226,7 @@ class _Partition:
 
     def close(self) -> None:
         self._reading.lookout.unwatch(self._source)
+        self._reading.progress.forget(self._source)
         self._consumer.close()
 
     def _consume(self) -> list[Message]:
@@ -231,8 +247,6 @@ class _Partition:
                 self._offset = max(self._offset, message.offset())
             else:
                 self._check(error)
-        if messages:
-            self._reading.connection.answered()
         return messages
 
     def _check(self, error: KafkaError) -> None:

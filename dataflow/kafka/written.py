@@ -14,7 +14,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflow import shutdown
+from dataflow import pulse, shutdown
 from dataflow.errors import UserError
 from dataflow.kafka.client import Connection
 from dataflow.kafka.notes import Notes, Place, ends_of, insist
@@ -95,6 +95,7 @@ class Written:
                         rows[fingerprint(message.key(), message.value(), message.headers())] += 1
                 elif not error.retriable():
                     raise UserError(f"{place[0]}/{place[1]}: cannot be read to see what is there: {error.str()}")
+            pulse.waits()
             shutdown.stand_still_if_requested()
 
     def _settled_end(self, place: Place) -> int:

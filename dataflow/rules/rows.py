@@ -76,3 +76,4 @@ class Rejected(msgspec.Struct, array_like=True, gc=False):
     reason: str
     source: str  # "topic/partition"
     offset: int
+    kind: str = ""  # of mistake, one of few; of a message that cannot be read

@@ -48,7 +48,7 @@ class Sessions(Generic[Fold]):
         hold: how long a session is kept beyond its end, if longer than the gap (for rows that know of it later).
     """
 
-    __slots__ = ("gap", "hold", "open", "builder", "folder", "merger", "_timers", "_serial")
+    __slots__ = ("gap", "hold", "open", "count", "builder", "folder", "merger", "_timers", "_serial")
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class Sessions(Generic[Fold]):
         self.hold = max(gap, hold)
         self.builder, self.folder, self.merger = builder, folder, merger
         self.open: dict[bytes, list[Session[Fold]]] = {}  # by user, in order of time
+        self.count = 0  # of sessions that are open
         self._timers: list[tuple[int, int, Session[Fold]]] = []  # heap, one a session: not due before this time
         self._serial = count()  # so that equal times never compare sessions
 
@@ -99,16 +100,19 @@ class Sessions(Generic[Fold]):
             if not sessions:
                 del self.open[session.user]
             closed.append(session)
+        self.count -= len(closed)
         return closed
 
     def restore(self, sessions: Iterable[Session[Fold]]) -> None:
         """Takes back sessions that were open."""
         for session in sessions:
             insort(self.open.setdefault(session.user, []), session, key=_start)
+            self.count += 1
             self._set_timer(session)
 
     def _begin(self, user: bytes, time: int) -> Session[Fold]:
         session = Session(user, time, time, self.builder())
+        self.count += 1
         self._set_timer(session)
         return session
 
@@ -126,6 +130,7 @@ class Sessions(Generic[Fold]):
             earlier.end = later.end
             earlier.fold = self.merger(earlier.fold, later.fold)
             later.merged = True
+            self.count -= 1
             del sessions[after]
             return earlier
         if follows:

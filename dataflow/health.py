@@ -1,0 +1,70 @@
+"""Answers probes: ``/live`` whether to start the process again, ``/ready`` whether its output is up to the moment.
+
+The engine's own server cannot be extended, so this is one more, on a port of its own, with one line an answer. Neither
+says 200 without a reason, nor anything else without saying why.
+"""
+
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from dataflow import pulse, shutdown
+from dataflow.errors import UserError
+from dataflow.progress import Progress
+
+STALLED = 30  # seconds without a poll; a snapshot of a large state may take some of them
+BEHIND = 10  # seconds; partitions at their end say so about twice a second
+
+Verdict = tuple[bool, str]
+
+
+def live() -> Verdict:
+    """Whether the workers make progress. Waiting for Kafka is no reason to be started again."""
+    silence = pulse.silence()
+    if silence is None:
+        return True, "starting, or ending"
+    if silence > STALLED:
+        return False, f"a worker has not polled its sources for {silence:.0f} s"
+    return True, f"all workers have polled their sources in the last {silence:.1f} s"
+
+
+def ready(progress: Progress) -> Verdict:
+    """Whether every partition of this process has just been read to its end."""
+    if shutdown.requested.is_set():
+        return False, "stopping"
+    alive, why = live()
+    if not alive:
+        return False, why
+    behind = progress.behind_its_end(BEHIND)
+    return behind is None, behind or f"every partition was read to its end in the last {BEHIND} s"
+
+
+def serve(port: int, progress: Progress) -> None:
+    """Answers from now on, in a thread. Raises UserError if the port cannot be had."""
+    probes = {"/live": live, "/ready": lambda: ready(progress)}
+
+    class Probe(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            ask = probes.get(self.path)
+            if ask is None:
+                self.answer(HTTPStatus.NOT_FOUND, f"ask {' or '.join(probes)}")
+                return
+            well, why = ask()
+            self.answer(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, why)
+
+        def answer(self, status: HTTPStatus, line: str) -> None:
+            body = line.encode() + b"\n"
+            self.send_response(status)
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass  # a line every few seconds for ever
+
+    try:
+        server = ThreadingHTTPServer(("", port), Probe)
+    except OSError as error:
+        raise UserError(f"VISITS_HEALTH_PORT: port {port} cannot be had: {error.strerror}") from None
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()

@@ -1,0 +1,117 @@
+"""How far this process has come: where its partitions stand and what its shards have heard of all the others.
+
+Sources write here with every poll; metrics, probes and the log read, each in a thread of its own and at any moment.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from dataflow import logs
+from dataflow.pace import Pace
+from dataflow.rules.rows import END, NEVER, Time
+
+log = logging.getLogger("visits")
+
+_MICROSECONDS = 1_000_000
+_SETTLED = 2.0  # seconds without a new source; then all of this process have been opened
+_RECENT = 10  # seconds
+_BACKLOG = 60_000_000  # microseconds; who has been behind for so long is told of when it has caught up again
+
+
+class Ends(Protocol):
+    """What is needed of `Lookout`."""
+
+    sources: tuple[str, ...]  # of all processes
+
+    def end(self, source: str) -> Any | None: ...
+
+
+class Progress:
+    """What is known at this moment.
+
+    Args:
+        ends: knows all partitions, and the ends of those of this process.
+        pace: knows how far in time they are.
+        lateness: allowed lateness, in microseconds.
+        live: whether it is worth a line in the log that all has been read.
+    """
+
+    def __init__(self, ends: Ends, pace: Pace, lateness: int, live: bool = True) -> None:
+        self._ends = ends
+        self._pace = pace
+        self._lateness = lateness
+        self._offsets: dict[str, int] = {}
+        self._claims: dict[str, int] = {}
+        self._opened = 0.0  # monotonic, the last one
+        self._lock = threading.Lock()  # guards _behind: two workers do not say the same
+        self._live = live
+        self._behind = live  # and nothing has been said of it yet
+
+    def stands(self, source: str, offset: int, caught_up: int | None) -> None:
+        """A source of this process goes on at `offset`; of its end it says what a poll says."""
+        if source not in self._offsets:
+            self._opened = time.monotonic()
+        self._offsets[source] = offset
+        if caught_up is not None:
+            self._hear(source, caught_up)
+
+    def _hear(self, source: str, caught_up: int) -> None:
+        before = self._claims.get(source, caught_up)
+        self._claims[source] = caught_up
+        if caught_up > before + _BACKLOG:
+            self._behind = self._live
+        if self._behind and time.monotonic() > self._opened + _SETTLED:
+            self._tell_if_caught_up()
+
+    def _tell_if_caught_up(self) -> None:
+        with self._lock:
+            if self._behind and self.behind_its_end(_RECENT) is None:
+                self._behind = False
+                count = len(self._offsets)
+                log.info("caught up: all %d partitions read to their end", count, extra=logs.event("caught-up"))
+
+    def forget(self, source: str) -> None:
+        self._offsets.pop(source, None)
+        self._claims.pop(source, None)
+
+    def rows_to_read(self) -> dict[str, int]:
+        """How many offsets each source of this process is away from its end, as far as both are known."""
+        behind = {}
+        for source, offset in list(self._offsets.items()):
+            end = self._ends.end(source)
+            if end is not None and offset >= 0:
+                behind[source] = max(0, end.offset - offset)
+        return behind
+
+    def behind_its_end(self, seconds: float) -> str | None:
+        """Which source of this process has not been read to its end as of so long ago, in a sentence; None if all have."""
+        sources = list(self._offsets)
+        if not sources:
+            return "no partition has been read yet"
+        source = min(sources, key=lambda each: self._claims.get(each, 0))
+        claim = self._claims.get(source)
+        if claim is None:
+            return f"{source} has not been read to its end yet"
+        age = time.time() - claim / _MICROSECONDS
+        return f"{source} was last read to its end {age:.0f} s ago" if age > seconds else None
+
+    def times(self) -> Mapping[str, float]:
+        """How far each source is, in Unix seconds, as the shards of this process have heard; those that say so."""
+        return {source: bound / _MICROSECONDS for source, bound in self._pace.bounds().items() if NEVER < bound < END}
+
+    def watermark(self) -> float | None:
+        """That of the process' shards, in Unix seconds; None while it stands nowhere."""
+        slowest = self._pace.slowest()
+        return (slowest - self._lateness) / _MICROSECONDS if NEVER < slowest < END else None
+
+    def holding(self) -> set[str]:
+        """The sources on which the watermark waits: the slowest, or those that have not been heard of at all."""
+        bounds = self._pace.bounds()
+        if not bounds:
+            return set()
+        unheard = set(self._ends.sources) - {source for source, bound in bounds.items() if bound > NEVER}
+        slowest: Time = min(bounds.values())
+        return unheard or {source for source, bound in bounds.items() if bound == slowest}

@@ -1,0 +1,170 @@
+"""What probes are told: a job that waits is alive, and is ready only once it has read everything."""
+
+import threading
+import time
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+from conftest import Kafka
+from programs import environment, free_port
+from test_contract import LIVE, a_log, until, write
+
+from dataflow import health, pulse, shutdown
+from dataflow.errors import UserError
+from dataflow.pace import Pace
+from dataflow.progress import Progress
+from dataflow.rules.rows import NEVER, SECOND
+
+
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch):
+    monkeypatch.setattr(pulse, "_last", {})
+    monkeypatch.setattr(shutdown, "requested", threading.Event())
+
+
+def ask(port: int, probe: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{probe}", timeout=60) as answer:
+            return answer.status, answer.read().decode().strip()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode().strip()
+
+
+class Ends:
+    """Two partitions, which end at offset 10."""
+
+    sources = ("clicks/0", "clicks/1")
+
+    def end(self, source: str) -> SimpleNamespace:
+        return SimpleNamespace(offset=10)
+
+
+@pytest.fixture
+def progress() -> Progress:
+    return Progress(Ends(), Pace(), lateness=5 * SECOND)
+
+
+def now(seconds: float = 0) -> int:
+    return round((time.time() + seconds) * SECOND)
+
+
+# --- alive ---
+
+
+def test_a_process_that_has_not_polled_yet_is_alive():
+    assert health.live() == (True, "starting, or ending")
+
+
+def test_a_worker_that_has_not_polled_for_long_is_not_alive_however_often_others_do(monkeypatch):
+    slow = threading.Thread(target=pulse.polls)
+    slow.start()
+    slow.join()
+    monkeypatch.setattr(time, "monotonic", lambda later=time.monotonic() + 40: later)
+    pulse.polls()
+    alive, why = health.live()
+    assert not alive
+    assert why == "a worker has not polled its sources for 40 s"
+
+
+def test_a_worker_that_waits_for_kafka_is_alive(monkeypatch):
+    pulse.polls()
+    monkeypatch.setattr(time, "monotonic", lambda later=time.monotonic() + 40: later)
+    pulse.waits()
+    assert health.live()[0]
+
+
+def test_a_thread_that_waits_and_is_no_worker_does_not_count():
+    pulse.waits()
+    assert pulse.silence() is None
+
+
+def test_a_worker_that_has_nothing_more_to_read_is_not_missed():
+    pulse.polls()
+    pulse.ends()
+    assert health.live()[0]
+
+
+# --- ready ---
+
+
+@pytest.mark.parametrize(
+    ("claims", "why"),
+    [
+        pytest.param({}, "no partition has been read yet", id="none opened"),
+        pytest.param({"clicks/0": 0, "clicks/1": None}, "clicks/1 has not been read to its end yet", id="one never"),
+        pytest.param({"clicks/0": -30, "clicks/1": 0}, "clicks/0 was last read to its end 30 s ago", id="one long ago"),
+        pytest.param({"clicks/0": -1, "clicks/1": 0}, None, id="both lately"),
+    ],
+)
+def test_a_process_is_ready_once_all_its_partitions_were_lately_read_to_their_end(progress, claims, why):
+    for source, seconds in claims.items():
+        progress.stands(source, 10, now(seconds) if seconds is not None else None)
+    assert health.ready(progress) == (why is None, why or "every partition was read to its end in the last 10 s")
+
+
+def test_a_process_that_stops_is_not_ready(progress):
+    progress.stands("clicks/0", 10, now())
+    shutdown.requested.set()
+    assert health.ready(progress) == (False, "stopping")
+
+
+# --- and where it stands, for metrics ---
+
+
+def test_rows_to_read_are_told_of_partitions_whose_offset_is_known(progress):
+    progress.stands("clicks/0", 4, None)
+    progress.stands("clicks/1", -2, None)  # "from the beginning", wherever that is
+    assert progress.rows_to_read() == {"clicks/0": 6}
+
+
+def test_the_watermark_waits_for_partitions_that_have_not_been_heard_of_else_for_the_slowest():
+    pace = Pace()
+    progress = Progress(Ends(), pace, lateness=5 * SECOND)
+    assert progress.holding() == set()
+    pace.hear("clicks/0", 100 * SECOND, 2)
+    assert (progress.holding(), progress.watermark()) == ({"clicks/1"}, None)
+    pace.hear("clicks/1", NEVER, 2)
+    assert (progress.holding(), progress.watermark()) == ({"clicks/1"}, None)
+    pace.hear("clicks/1", 200 * SECOND, 2)
+    assert (progress.holding(), progress.watermark()) == ({"clicks/0"}, 95.0)
+    assert progress.times() == {"clicks/0": 100.0, "clicks/1": 200.0}
+
+
+# --- the endpoint ---
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(progress):
+    port = free_port()
+    health.serve(port, progress)
+    with pytest.raises(UserError, match=f"VISITS_HEALTH_PORT: port {port} cannot be had: "):
+        health.serve(port, progress)
+    assert ask(port, "nothing") == (404, "ask /live or /ready")
+    assert ask(port, "ready") == (503, "no partition has been read yet")
+
+
+@pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
+def test_a_job_is_ready_when_it_has_caught_up_and_stays_alive_while_brokers_are_away(
+    kafka: Kafka, topics, programs, tmp_path
+):
+    settings, port = topics.model_copy(update=LIVE), free_port()
+    write(kafka.brokers, a_log(settings, time.time() - 600, keyed=True, events=200))
+    job = programs.start(
+        "dataflow", "-r", str(tmp_path / "store"), "-w", "2", **environment(settings, health_port=str(port))
+    )
+
+    def says(probe: str, status: int) -> bool:
+        try:
+            return ask(port, probe)[0] == status
+        except OSError:
+            return False  # not there yet
+
+    until(lambda: says("ready", 200), job)
+    kafka.stop_brokers()
+    until(lambda: says("ready", 503), job)
+    assert " was last read to its end " in ask(port, "ready")[1]
+    assert ask(port, "live")[0] == 200
+    kafka.start_brokers()
+    until(lambda: says("ready", 200), job)
+    assert ask(port, "live")[0] == 200
