@@ -8,9 +8,10 @@ from datetime import datetime, timezone
 from rich.console import Console
 from rich.table import Table
 
+from dataflow import logs
 from dataflow.command_line import Parser, message_at
 from dataflow.errors import UserError, speak_plainly
-from dataflow.job import rules_of, start_logging
+from dataflow.job import rules_of
 from dataflow.kafka.lease import Lease
 from dataflow.kafka.notes import Notes
 from dataflow.kafka.scan import Scanner
@@ -219,7 +220,7 @@ class _Redrive:
 def main(arguments: Sequence[str]) -> int:
     """Lists or puts back; returns the exit code."""
     options = _arguments(arguments)
-    start_logging()
+    logs.start()
     speak_plainly()  # the lease is kept in a thread of its own
     try:
         with ProgressLine() as progress:
