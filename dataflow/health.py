@@ -5,6 +5,7 @@ says 200 without a reason, nor anything else without saying why.
 """
 
 import threading
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,36 +13,39 @@ from dataflow import pulse, shutdown
 from dataflow.errors import UserError
 from dataflow.progress import Progress
 
-STALLED = 30  # seconds without a poll; a snapshot of a large state may take some of them
+STUCK = 30  # seconds in one call
+STALLED = 600  # seconds without a poll; others of the cluster may wait so long for a partition without a leader
 BEHIND = 10  # seconds; partitions at their end say so about twice a second
 
 Verdict = tuple[bool, str]
 
 
-def live() -> Verdict:
+def live(kafka_is_up: Callable[[], bool]) -> Verdict:
     """Whether the workers make progress. Waiting for Kafka is no reason to be started again."""
-    silence = pulse.silence()
-    if silence is None:
+    stuck, quiet = pulse.longest_call(), pulse.since_poll()
+    if stuck > STUCK:
+        return False, f"a worker has been busy with one batch, or one snapshot, for {stuck:.0f} s"
+    if quiet is None:
         return True, "starting, or ending"
-    if silence > STALLED:
-        return False, f"a worker has not polled its sources for {silence:.0f} s"
-    return True, f"all workers have polled their sources in the last {silence:.1f} s"
+    if not kafka_is_up():
+        return True, "waiting for Kafka"
+    return quiet <= STALLED, f"sources were last polled {quiet:.1f} s ago"
 
 
-def ready(progress: Progress) -> Verdict:
+def ready(kafka_is_up: Callable[[], bool], progress: Progress) -> Verdict:
     """Whether every partition of this process has just been read to its end."""
     if shutdown.requested.is_set():
         return False, "stopping"
-    alive, why = live()
+    alive, why = live(kafka_is_up)
     if not alive:
         return False, why
     behind = progress.behind_its_end(BEHIND)
     return behind is None, behind or f"every partition was read to its end in the last {BEHIND} s"
 
 
-def serve(port: int, progress: Progress) -> None:
+def serve(port: int, kafka_is_up: Callable[[], bool], progress: Progress) -> None:
     """Answers from now on, in a thread. Raises UserError if the port cannot be had."""
-    probes = {"/live": live, "/ready": lambda: ready(progress)}
+    probes = {"/live": lambda: live(kafka_is_up), "/ready": lambda: ready(kafka_is_up, progress)}
 
     class Probe(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

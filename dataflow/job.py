@@ -85,7 +85,7 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
     progress = Progress(lookout, pace, rules.lateness, live=not settings.stop_at_end)
     metrics.watch(progress)
     if settings.health_port:
-        health.serve(settings.health_port, progress)
+        health.serve(settings.health_port, connection.is_up, progress)
     reading = Reading(
         connection=connection,
         lookout=lookout,

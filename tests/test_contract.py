@@ -264,6 +264,15 @@ def test_a_resume_with_another_number_of_shards_is_refused(store, embedded_setti
     )
 
 
+def test_a_store_that_was_refused_can_be_resumed_as_it_was(store, embedded_settings, programs):
+    settings = embedded_settings.model_copy(update=LIVE)
+    refused = programs.run("dataflow", "-r", str(store), **environment(settings, shards="4"))
+    assert_ends_in_one_line(refused, "set VISITS_SHARDS=8")
+    write(settings.brokers, now_clicking(settings, range(20)))
+    job = programs.start("dataflow", "-r", str(store), **environment(settings))
+    until(lambda: not differences(settings), job)
+
+
 def test_a_resume_at_offsets_that_are_gone_is_refused(store, programs):
     with EmbeddedKafka() as made_anew:
         ended = programs.run("dataflow", "-r", str(store), **environment(with_topics(made_anew)))

@@ -20,7 +20,8 @@ from dataflow.rules.rows import NEVER, SECOND
 
 @pytest.fixture(autouse=True)
 def no_workers(monkeypatch):
-    monkeypatch.setattr(pulse, "_last", {})
+    monkeypatch.setattr(pulse, "_inside", {})
+    monkeypatch.setattr(pulse, "_polled", None)
     monkeypatch.setattr(shutdown, "requested", threading.Event())
 
 
@@ -50,40 +51,70 @@ def now(seconds: float = 0) -> int:
     return round((time.time() + seconds) * SECOND)
 
 
+def passing(seconds: float, monkeypatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda later=time.monotonic() + seconds: later)
+
+
+def up() -> bool:
+    return True
+
+
 # --- alive ---
 
 
 def test_a_process_that_has_not_polled_yet_is_alive():
-    assert health.live() == (True, "starting, or ending")
+    assert health.live(up) == (True, "starting, or ending")
 
 
-def test_a_worker_that_has_not_polled_for_long_is_not_alive_however_often_others_do(monkeypatch):
-    slow = threading.Thread(target=pulse.polls)
-    slow.start()
-    slow.join()
-    monkeypatch.setattr(time, "monotonic", lambda later=time.monotonic() + 40: later)
-    pulse.polls()
-    alive, why = health.live()
-    assert not alive
-    assert why == "a worker has not polled its sources for 40 s"
+def test_a_worker_that_does_not_come_out_of_a_call_is_not_alive_however_often_others_poll(monkeypatch):
+    @pulse.working
+    def hang() -> None:
+        passing(40, monkeypatch)
+        pulse.polls()
+        assert health.live(up) == (False, "a worker has been busy with one batch, or one snapshot, for 40 s")
+
+    hang()
+    assert health.live(up)[0]
 
 
 def test_a_worker_that_waits_for_kafka_is_alive(monkeypatch):
+    @pulse.working
+    def wait() -> None:
+        passing(40, monkeypatch)
+        pulse.waits()
+        assert health.live(up)[0]
+
+    wait()
+
+
+def test_a_worker_that_waits_for_another_that_waits_is_alive():
+    lock = threading.Lock()
+
+    @pulse.working
+    def ask() -> None:
+        came = pulse._inside[threading.get_ident()]
+        threading.Timer(1.5, lock.release).start()
+        with pulse.patiently(lock):
+            assert pulse._inside[threading.get_ident()] > came
+
+    lock.acquire()
+    ask()
+
+
+@pytest.mark.parametrize(("seconds", "kafka", "alive"), [(60, True, True), (700, True, False), (700, False, True)])
+def test_sources_may_be_left_alone_as_long_as_others_may_wait_and_for_all_the_time_that_kafka_is_away(
+    monkeypatch, seconds, kafka, alive
+):
     pulse.polls()
-    monkeypatch.setattr(time, "monotonic", lambda later=time.monotonic() + 40: later)
-    pulse.waits()
-    assert health.live()[0]
+    passing(seconds, monkeypatch)
+    assert health.live(lambda: kafka)[0] is alive
 
 
-def test_a_thread_that_waits_and_is_no_worker_does_not_count():
-    pulse.waits()
-    assert pulse.silence() is None
-
-
-def test_a_worker_that_has_nothing_more_to_read_is_not_missed():
+def test_workers_that_have_nothing_more_to_read_are_not_missed(monkeypatch):
     pulse.polls()
     pulse.ends()
-    assert health.live()[0]
+    passing(700, monkeypatch)
+    assert health.live(up)[0]
 
 
 # --- ready ---
@@ -101,13 +132,13 @@ def test_a_worker_that_has_nothing_more_to_read_is_not_missed():
 def test_a_process_is_ready_once_all_its_partitions_were_lately_read_to_their_end(progress, claims, why):
     for source, seconds in claims.items():
         progress.stands(source, 10, now(seconds) if seconds is not None else None)
-    assert health.ready(progress) == (why is None, why or "every partition was read to its end in the last 10 s")
+    assert health.ready(up, progress) == (why is None, why or "every partition was read to its end in the last 10 s")
 
 
 def test_a_process_that_stops_is_not_ready(progress):
     progress.stands("clicks/0", 10, now())
     shutdown.requested.set()
-    assert health.ready(progress) == (False, "stopping")
+    assert health.ready(up, progress) == (False, "stopping")
 
 
 # --- and where it stands, for metrics ---
@@ -137,9 +168,9 @@ def test_the_watermark_waits_for_partitions_that_have_not_been_heard_of_else_for
 
 def test_a_port_that_is_taken_is_told_in_one_line(progress):
     port = free_port()
-    health.serve(port, progress)
+    health.serve(port, up, progress)
     with pytest.raises(UserError, match=f"VISITS_HEALTH_PORT: port {port} cannot be had: "):
-        health.serve(port, progress)
+        health.serve(port, up, progress)
     assert ask(port, "nothing") == (404, "ask /live or /ready")
     assert ask(port, "ready") == (503, "no partition has been read yet")
 

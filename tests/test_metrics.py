@@ -9,6 +9,7 @@ import pytest
 from programs import environment, free_port
 from prometheus_client.parser import text_string_to_metric_families
 from test_contract import LIVE, a_log, differences, until, write
+from test_ops import metrics_asked
 
 from dataflow.embedded import EmbeddedKafka
 from dataflow.metrics import UNREADABLE
@@ -23,7 +24,9 @@ class Scrape:
 
     def __init__(self, port: int) -> None:
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60).read().decode()
-        self.families = [each for each in text_string_to_metric_families(text) if each.name.startswith("visits_")]
+        everything = list(text_string_to_metric_families(text))
+        self.names = {sample.name for family in everything for sample in family.samples}
+        self.families = [family for family in everything if family.name.startswith("visits_")]
         self._samples = [sample for family in self.families for sample in family.samples]
 
     def __call__(self, name: str, **labels: str) -> float:
@@ -105,10 +108,11 @@ def test_a_scrape_tells_where_everything_stands(kafka: EmbeddedKafka, topics, ru
     assert steps >= {"visits." + step for step in ("session_window", "write_visits", "write_dead_letters")}
 
 
-def test_no_label_can_have_many_values(kafka: EmbeddedKafka, topics, run):
+def test_every_metric_that_is_asked_for_exists_and_no_label_can_have_many_values(kafka: EmbeddedKafka, topics, run):
     write(topics.brokers, a_log(topics, time.time() - 900, keyed=True, events=300))
     _, scrape = run(workers=1)
     labels = {label for family in scrape.families for sample in family.samples for label in sample.labels}
     assert labels == {"topic", "partition", "kind", "reason", "step"}
     assert {reason for reason, _ in scrape.each("visits_dead_letters_total")} == set(UNREADABLE)
     assert all(family.documentation for family in scrape.families)
+    assert metrics_asked() <= scrape.names  # by alert rules and dashboard

@@ -35,7 +35,7 @@ class Connection:
         self._suspected = False
         self._refused: str | None = None
         self.last_error = ""
-        metrics.follow(metrics.kafka_up, lambda: self._up is True)
+        metrics.follow(metrics.kafka_up, self.is_up)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -59,6 +59,10 @@ class Connection:
         if self._up and self._suspected:
             self._up = False
             log.warning("no Kafka broker can be reached; waiting for one to come back", extra=logs.event("kafka-lost"))
+
+    def is_up(self) -> bool:
+        """Whether brokers can be reached, as far as is known."""
+        return self._up is True
 
     def refusal(self) -> str | None:
         """Why a broker would not talk to us, if one has said so."""

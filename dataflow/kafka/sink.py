@@ -97,7 +97,7 @@ class Writer:
 
         The first part that asks, asks for all that have moved: a question a part stood the whole job still.
         """
-        with self._lock:
+        with pulse.patiently(self._lock):
             if place in self._moved or place not in self._ends:
                 moved, self._moved = self._moved | {place}, set()
                 self.flush()
@@ -200,12 +200,14 @@ class _Partition(StatefulSinkPartition[Output, bytes]):
         self._size = size
 
     @inside_engine
+    @pulse.working
     def write_batch(self, values: list[Output]) -> None:
         to_write = list(map(self._without_present, values)) if self._present else values
         self._writer.write(*self._place, to_write)
         self._counts.count(values, to_write)
 
     @inside_engine
+    @pulse.working
     def snapshot(self) -> bytes:
         end = self._writer.end(self._place)
         return self._size.of(self._snapshots.pack(SinkState(end, list(self._present.elements()), self._partitions)))

@@ -139,6 +139,7 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
             self._open(number, states.get(number, unread))
 
     @inside_engine
+    @pulse.working
     def next_batch(self) -> Sequence[Poll]:
         pulse.polls()
         metrics.polls()
