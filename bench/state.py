@@ -33,10 +33,11 @@ from dataflow.batches import Poll
 from dataflow.codec import Decode
 from dataflow.pipeline import Inputs, Keyed, Outputs, Rules, build
 from dataflow.reader import Reader
+from dataflow.rules.join import JoinState
 from dataflow.rules.rows import NEVER, SECOND
 from dataflow.rules.session import Session
 from dataflow.rules.time import SourceTime
-from dataflow.snapshots import Snapshots
+from dataflow.snapshots import Origin, Snapshots
 
 PARTITIONS = 4  # of each topic
 HOURS = 4  # of event time, in which all users come
@@ -163,21 +164,27 @@ class Store:
 
     def __init__(self, directory: Path, shards: int) -> None:
         self._directory = directory
-        self._snapshots = Snapshots(list, shards)
+        self._sessions = Snapshots(list, Origin(shards))
+        self._join = Snapshots(JoinState, Origin(shards))
         init_db_dir(directory, 1)
 
     def size(self) -> int:
         return sum(file.stat().st_size for file in self._directory.iterdir())
 
-    def rows(self, step: str) -> int:
-        """How many sessions, or rows, the last snapshots of a step hold."""
+    def sessions(self) -> int:
+        """How many the last snapshots hold."""
+        return sum(map(len, self._last("session_window", self._sessions)))
+
+    def waiting(self) -> int:
+        """How many rows of the join the last snapshots hold."""
+        return sum(len(state.events) + len(state.purchases) for state in self._last("join_purchases", self._join))
+
+    def _last(self, step: str, snapshots: Snapshots) -> list:
         query = (
             "SELECT ser_change FROM snaps WHERE step_id LIKE ? GROUP BY state_key HAVING snap_epoch = max(snap_epoch)"
         )
         with sqlite3.connect(next(self._directory.glob("part-*.sqlite3"))) as store:
-            return sum(
-                len(self._snapshots.unpack(pickle.loads(change))) for (change,) in store.execute(query, [f"%.{step}.%"])
-            )
+            return [snapshots.unpack(pickle.loads(change)) for (change,) in store.execute(query, [f"%.{step}.%"])]
 
 
 class Meter:
@@ -234,8 +241,8 @@ def main() -> None:
         console = Console()
         console.print(meter.table)
         console.print(
-            f"at the end, after {took:.0f} s: {store.rows('session_window'):,} sessions in the store, "
-            f"{crowd.still_open(rules):,} are open by the rules; {store.rows('join_purchases'):,} rows wait in the join; "
+            f"at the end, after {took:.0f} s: {store.sessions():,} sessions in the store, "
+            f"{crowd.still_open(rules):,} are open by the rules; {store.waiting():,} rows wait in the join; "
             f"{visits.rows:,} visits out"
         )
 

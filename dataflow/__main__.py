@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 
 from bytewax.recovery import RecoveryConfig
@@ -26,6 +27,7 @@ from dataflow.store import open_store
 
 log = logging.getLogger("visits")
 
+_COMMANDS = "explain", "redrive"
 _API_PORT = "BYTEWAX_DATAFLOW_API_PORT"
 _FAREWELL = 0.5  # seconds; processes of a cluster that are stopped together do not take each other for lost
 
@@ -34,6 +36,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m dataflow",
         description="Turns click streams into sessions. Settings come from the environment (VISITS_*) and .env; see README.",
+        epilog="Beside the job: `python -m dataflow explain` says why something came out as it did, `python -m dataflow "
+        "redrive` puts dead letters and late events back; each has its own --help.",
     )
 
     def option(short: str, long: str, variable: str, default: str | int | None, help: str, **kind: type) -> None:
@@ -88,7 +92,9 @@ def _stop(signum: int, frame: object) -> None:
 
 
 def main() -> int:
-    """Runs the job until it is told to stop; returns the exit code."""
+    """Runs the job until it is told to stop, or a command beside it; returns the exit code."""
+    if sys.argv[1:] and sys.argv[1] in _COMMANDS:
+        return import_module(f"dataflow.{sys.argv[1]}.command").main(sys.argv[2:])
     logs.start()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)

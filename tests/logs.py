@@ -92,6 +92,9 @@ class Message:
     def offset(self) -> int:
         return self.record.offset
 
+    def headers(self) -> None:
+        return None
+
     def timestamp(self) -> tuple[int, int]:
         return (1, self.record.stored) if self.record.stored else (0, -1)
 

@@ -38,8 +38,8 @@ _NOTHING_TO_READ = timedelta(seconds=1)  # for a lane without partitions
 _TUNING = {
     "fetch.wait.max.ms": 500,  # of an empty answer: 16 consumers asking ten times a second kept idle brokers busy
     "fetch.queue.backoff.ms": 10,
-    "queued.min.messages": 20_000,
-    "queued.max.messages.kbytes": 8_192,
+    "queued.min.messages": 8_000,  # two polls; 16 partitions of more are most of the memory of a backlog
+    "queued.max.messages.kbytes": 2_048,
 }
 _ESSENTIAL = {
     "enable.auto.commit": False,

@@ -79,6 +79,10 @@ class IntervalJoin:
             _meets(purchase)
         return [match(event, purchase) for event in found]
 
+    def candidates(self, event: Event) -> list[Purchase]:
+        """The purchase rows in an event's time, so far."""
+        return self._near(self.purchases, event)
+
     def expire(self, watermark: Time) -> list[Purchase]:
         """Forgets what nothing on time can match any more; returns the purchase rows that met no event."""
         unmatched = []
