@@ -5,6 +5,7 @@ import copy
 import msgspec
 import pytest
 
+from dataflow import metrics
 from dataflow.errors import UserError
 from dataflow.kept import KeptVisits
 from dataflow.operators import _Held
@@ -88,7 +89,7 @@ def test_what_the_engine_copies_at_a_snapshot_is_bytes_of_that_moment():
     bought = msgspec.structs.replace(EVENT, event_type="purchase")
     join.add([bought])
     snapshots = Snapshots(JoinState, JOB)
-    copied = copy.deepcopy(_Held(join, snapshots))
+    copied = copy.deepcopy(_Held(join, snapshots, metrics.StateSize("join")))
     join.add([PURCHASE])
     assert type(copied) is bytes
     assert snapshots.unpack(copied) == JoinState([(EVENT.time, EVENT.user, EVENT.page)], [])
