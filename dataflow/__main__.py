@@ -109,9 +109,8 @@ def main() -> int:
     cli_main(
         job,
         workers_per_process=arguments.workers_per_process,
-        # as a cluster even if it is one of one: a lone worker cannot be interrupted
-        process_id=arguments.process_id or 0,
-        addresses=arguments.addresses.split(";") if arguments.addresses else [],
+        process_id=arguments.process_id,
+        addresses=arguments.addresses.split(";") if arguments.addresses else None,
         epoch_interval=timedelta(seconds=arguments.snapshot_interval),
         recovery_config=RecoveryConfig(arguments.recovery_directory, timedelta(seconds=arguments.backup_interval)),
     )
