@@ -25,12 +25,13 @@ from typing import NamedTuple
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
-from bytewax.testing import cluster_main
+from bytewax.testing import run_main
 from rich.console import Console
 from rich.table import Table
 
 from dataflow.batches import Poll
 from dataflow.codec import Decode
+from dataflow.pace import Pace, Runner
 from dataflow.pipeline import Inputs, Keyed, Outputs, Rules, build
 from dataflow.reader import Reader
 from dataflow.rules.join import JoinState
@@ -106,23 +107,30 @@ class Crowd:
 
 
 class Made(FixedPartitionedSource[Poll, None]):
-    """A topic that is made up while it is read; `meter` looks at the process now and then."""
+    """A topic that is made up while it is read; it keeps pace with the others as Kafka's do.
 
-    def __init__(self, topic: str, crowd: Crowd, steps: tuple, decode: Decode, rules: Rules, meter: "Meter") -> None:
+    `meter` looks at the process now and then.
+    """
+
+    def __init__(
+        self, topic: str, crowd: Crowd, steps: tuple, decode: Decode, rules: Rules, pace: Pace, meter: "Meter"
+    ) -> None:
         self._topic, self._crowd, self._steps = topic, crowd, steps
-        self._decode, self._rules, self._meter = decode, rules, meter
+        self._decode, self._rules, self._pace, self._meter = decode, rules, pace, meter
 
     def list_parts(self) -> list[str]:
         return [f"{self._topic}/{partition}" for partition in range(PARTITIONS)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Partition":
         messages = self._crowd.messages(int(for_part.rpartition("/")[2]), self._steps)
-        return _Partition(messages, Reader(for_part, self._decode, self._rules.lateness), self._meter)
+        return _Partition(
+            messages, Reader(for_part, self._decode, self._rules.lateness), Runner(self._pace), self._meter
+        )
 
 
 class _Partition(StatefulSourcePartition[Poll, None]):
-    def __init__(self, messages: Iterator[Message], reader: Reader, meter: "Meter") -> None:
-        self._messages, self._reader, self._meter = messages, reader, meter
+    def __init__(self, messages: Iterator[Message], reader: Reader, runner: Runner, meter: "Meter") -> None:
+        self._messages, self._reader, self._runner, self._meter = messages, reader, runner, meter
         self._next = next(messages, None)
         self._upto = START
 
@@ -130,12 +138,16 @@ class _Partition(StatefulSourcePartition[Poll, None]):
         self._meter.look(self._upto)
         if self._next is None:
             raise StopIteration  # without a word of an end, so that what is open stays open
+        if self._runner.must_wait():
+            return []
         self._upto += SLICE
         messages = []
         while self._next is not None and self._next.time < self._upto:
             messages.append(self._next)
             self._next = next(self._messages, None)
-        return [self._reader.read(messages, SourceTime(self._reader.source, NEVER, self._upto, None, SOURCES))]
+        poll = self._reader.read(messages, SourceTime(self._reader.source, NEVER, self._upto, None, SOURCES))
+        self._runner.has_read(len(messages), self._reader.mark)
+        return [poll]
 
     def snapshot(self) -> None:
         return None
@@ -221,19 +233,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.state", description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=1_000_000, help="how many come, once each (default: 1,000,000)")
     crowd, rules = Crowd(parser.parse_args().users), Rules()
-    visits, rest = Counted(), Counted()
+    visits, rest, pace = Counted(), Counted(), Pace()
     with tempfile.TemporaryDirectory() as directory:
         store = Store(Path(directory), rules.shards)
         meter = Meter(crowd, store, visits)
         inputs = Inputs(
-            events=lambda decode: Made("user-events", crowd, EVENTS, decode, rules, meter),
-            purchases=lambda decode: Made("purchases", crowd, PURCHASES, decode, rules, meter),
+            events=lambda decode: Made("user-events", crowd, EVENTS, decode, rules, pace, meter),
+            purchases=lambda decode: Made("purchases", crowd, PURCHASES, decode, rules, pace, meter),
         )
         began = time.monotonic()
-        cluster_main(
-            build(inputs, Outputs(visits, rest, rest, rest, rest), rules),
-            [],
-            0,
+        run_main(
+            build(inputs, Outputs(visits, rest, rest, rest, rest), rules, pace),
             epoch_interval=timedelta(seconds=1),
             recovery_config=RecoveryConfig(directory),
         )
