@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
@@ -177,7 +177,7 @@ class Store:
     def __init__(self, directory: Path, shards: int) -> None:
         self._directory = directory
         self._sessions = Snapshots(list, Origin(shards))
-        self._join = Snapshots(JoinState, Origin(shards))
+        self._join = Snapshots(JoinState[Any, Any], Origin(shards))
         init_db_dir(directory, 1)
 
     def size(self) -> int:
@@ -189,7 +189,7 @@ class Store:
 
     def waiting(self) -> int:
         """How many rows of the join the last snapshots hold."""
-        return sum(len(state.events) + len(state.purchases) for state in self._last("join_purchases", self._join))
+        return sum(len(state.lefts) + len(state.rights) for state in self._last("join_purchases", self._join))
 
     def _last(self, step: str, snapshots: Snapshots) -> list:
         query = (

@@ -5,7 +5,7 @@ Rows and time take the same road. A batch's time counts only after its rows, or 
 
 import msgspec
 
-from dataflow.rules.rows import Purchase, Rejected, Row, Time
+from dataflow.rules.rows import Rejected, Row, Time
 from dataflow.rules.time import SourceTime
 
 
@@ -42,9 +42,9 @@ class Ticked(Timed):
 
 
 class Joined(Timed):
-    """A shard's batch after the join: its events, then the matches they made."""
+    """A shard's batch after the join: its rows from the left, then the matches."""
 
-    unmatched: list[Purchase]
+    unmatched: list  # rows from the right whose time is over and that met nobody
 
 
 class Output(msgspec.Struct):

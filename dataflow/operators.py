@@ -16,8 +16,8 @@ from dataflow import metrics
 from dataflow.batches import Batch, Joined, Ticked, Timed
 from dataflow.errors import UserError, inside_engine
 from dataflow.pace import Pace
-from dataflow.rules.join import IntervalJoin, JoinState
-from dataflow.rules.rows import END, Event
+from dataflow.rules.join import IntervalJoin, JoinState, Sides
+from dataflow.rules.rows import END
 from dataflow.rules.session import Session, Sessions
 from dataflow.rules.time import Clock, ClockState
 from dataflow.snapshots import Origin, Snapshots
@@ -87,31 +87,37 @@ def clock(step_id: str, up: KeyedStream[Batch], lateness: int, origin: Origin, p
 
 
 @operator
-def join_purchases(step_id: str, up: KeyedStream[Timed], window: int, origin: Origin) -> KeyedStream[Joined]:
-    """Finds the amounts of purchase events.
+def interval_join(
+    step_id: str, up: KeyedStream[Timed], window: int, sides: Sides, origin: Origin
+) -> KeyedStream[Joined]:
+    """Finds rows of two sides that belong together.
 
-    Events go on at once, each match after its event as soon as both sides are there.
+    Rows from the left go on at once, each match after them as soon as both sides are there. All rows of a batch have to
+    be of one side.
 
     Args:
-        window: largest distance between event and purchase row, in microseconds.
+        window: largest distance between the two, in microseconds.
+        sides: who meets whom.
         origin: whose snapshots they are.
     """
+    left = sides.left
 
     def build(state: JoinState | None) -> IntervalJoin:
-        made = IntervalJoin(window)
+        made = IntervalJoin(window, sides)
         if state is not None:
             made.restore(state)
         return made
 
     def join(held: IntervalJoin, batch: Timed) -> Joined:
         matches = held.add(batch.rows)
-        events = batch.rows if batch.rows and type(batch.rows[0]) is Event else []
+        lefts = batch.rows if batch.rows and type(batch.rows[0]) is left else []
         unmatched = held.expire(batch.watermark)
         if unmatched:
             metrics.unmatched.inc(len(unmatched))
-        return Joined(events + matches if matches else events, batch.watermark, unmatched)
+        return Joined(lefts + matches if matches else lefts, batch.watermark, unmatched)
 
-    return op.stateful_map("join", up, _Mapper(step_id, Snapshots(JoinState, origin), build, join))
+    state: Any = JoinState[sides.seeker, sides.right]
+    return op.stateful_map("join", up, _Mapper(step_id, Snapshots(state, origin), build, join))
 
 
 @operator

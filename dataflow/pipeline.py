@@ -20,8 +20,9 @@ from bytewax.outputs import Sink
 from dataflow.batches import Batch, Output, Poll
 from dataflow.codec import Decode, decode_event, decode_purchase, encode_suspicious, encode_visits
 from dataflow.kept import KeptVisits, Reread
-from dataflow.operators import Whole, clock, join_purchases, session_window
+from dataflow.operators import Whole, clock, interval_join, session_window
 from dataflow.pace import Pace
+from dataflow.rules.amounts import AMOUNTS
 from dataflow.rules.rows import PARTITIONS, SECOND, Event, Rejected, Row
 from dataflow.rules.session import Session
 from dataflow.rules.visits import Finished, Visit, add_row, finish, unite
@@ -81,7 +82,7 @@ def build(
     polls = op.merge("merge", events, purchases)
     batches = op.flat_map("shard", polls, sharder(rules.shards))
     ticked = clock("clock", batches, rules.lateness, origin, pace)
-    joined = join_purchases("join_purchases", ticked, rules.window, origin)
+    joined = interval_join("join_purchases", ticked, rules.window, AMOUNTS, origin)
     closed = session_window("session_window", joined, rules.gap, rules.window, origin, Visit, add_row, unite, keeper)
 
     late_in_log = op.flat_map("take_late", polls, lambda poll: poll.late)

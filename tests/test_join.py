@@ -4,7 +4,8 @@ from itertools import permutations
 
 import pytest
 
-from dataflow.rules.join import IntervalJoin, match
+from dataflow.rules.amounts import AMOUNTS, match
+from dataflow.rules.join import IntervalJoin
 from dataflow.rules.rows import END, NEVER, Event, Purchase
 
 WINDOW = 5
@@ -60,7 +61,7 @@ def amounts(matches: list) -> list[str]:
     ],
 )
 def test_whoever_comes_second_finds_the_other(arrivals):
-    join = IntervalJoin(WINDOW)
+    join = IntervalJoin(WINDOW, AMOUNTS)
     assert [amounts(join.add([row])) for row, _ in arrivals] == [found for _, found in arrivals]
 
 
@@ -82,7 +83,7 @@ def test_whoever_comes_second_finds_the_other(arrivals):
 def test_the_choice_among_several_follows_the_rules_in_any_order_of_arrival(rows, best):
     event = bought(100)
     for arrivals in permutations([event, *rows]):
-        join = IntervalJoin(WINDOW)
+        join = IntervalJoin(WINDOW, AMOUNTS)
         matches = [found for row in arrivals for found in join.add([row])]
         assert max(matches).amount.decode() == best
 
@@ -104,23 +105,24 @@ def test_a_match_of_the_later_purchase_event_is_greater_whatever_it_costs():
 def test_what_can_meet_nobody_any_more_is_forgotten_and_purchases_without_event_are_returned(
     watermark, held, unmatched
 ):
-    join = IntervalJoin(WINDOW)
+    join = IntervalJoin(WINDOW, AMOUNTS)
     join.add([paid(100, "9")])
     join.add([bought(100, user=b"2")])
     assert [row.amount.decode() for row in join.expire(watermark)] == unmatched
-    assert sum(map(len, join.state())) == held
+    state = join.state()
+    assert len(state.lefts) + len(state.rights) == held
 
 
 def test_a_purchase_that_met_an_event_is_not_unmatched_in_whatever_order_they_came():
     for rows in ([bought(100), paid(100, "9")], [paid(100, "9"), bought(100)]):
-        join = IntervalJoin(WINDOW)
+        join = IntervalJoin(WINDOW, AMOUNTS)
         for row in rows:
             join.add([row])
         assert join.expire(END) == []
 
 
 def test_rows_are_forgotten_one_by_one_in_order_of_time_not_of_arrival():
-    join = IntervalJoin(WINDOW)
+    join = IntervalJoin(WINDOW, AMOUNTS)
     for row in (paid(103, "3"), paid(101, "1"), paid(102, "2")):
         join.add([row])
     assert [[row.value for row in join.expire(watermark)] for watermark in (106, 107, 108, 109)] == [
@@ -129,14 +131,14 @@ def test_rows_are_forgotten_one_by_one_in_order_of_time_not_of_arrival():
         [b"2"],
         [b"3"],
     ]
-    assert join.events == join.purchases == {}
+    assert join.lefts == join.rights == {}
 
 
 def test_a_resumed_join_finds_what_came_before_and_knows_who_has_met():
-    before = IntervalJoin(WINDOW)
+    before = IntervalJoin(WINDOW, AMOUNTS)
     for row in (bought(100), paid(101, "8"), paid(200, "7"), bought(300)):
         before.add([row])
-    after = IntervalJoin(WINDOW)
+    after = IntervalJoin(WINDOW, AMOUNTS)
     after.restore(before.state())
     assert amounts(after.add([paid(300, "9")])) == ["9"]
     assert amounts(after.add([bought(199)])) == ["7"]

@@ -9,13 +9,15 @@ from dataflow import metrics
 from dataflow.errors import UserError
 from dataflow.kept import KeptVisits
 from dataflow.operators import _Held
-from dataflow.rules.join import IntervalJoin, JoinState, match
+from dataflow.rules.amounts import AMOUNTS, Buyer, match
+from dataflow.rules.join import IntervalJoin, JoinState
 from dataflow.rules.rows import END, NEVER, Event, Purchase, position
 from dataflow.rules.time import ClockState
 from dataflow.rules.visits import Visit
 from dataflow.snapshots import VERSION, Origin, Snapshots
 
 JOB = Origin(8, ("user-events", "visits"))
+JOIN = JoinState[Buyer, Purchase]
 EVENT = Event(-5, b"-7", b"{}\xc3\xa9", position(65_535, 2**45), -(2**63), "päge", True)
 PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
 
@@ -29,8 +31,8 @@ PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
             ClockState({"a/0": 1_710_331_200_000_001, "b/0": NEVER, "c/0": END}, 2**62, 2**62, -5),
             id="clock",
         ),
-        pytest.param(JoinState, JoinState([], []), id="empty join"),
-        pytest.param(JoinState, JoinState([(-5, b"-7", -(2**63))], [PURCHASE]), id="join"),
+        pytest.param(JOIN, JoinState([], []), id="empty join"),
+        pytest.param(JOIN, JoinState([Buyer(-5, b"-7", -(2**63))], [PURCHASE]), id="join"),
         pytest.param(
             list[tuple[bytes, int, int, Visit]],
             [(b"1", 1, 2, Visit([EVENT], match(EVENT, PURCHASE))), (b"2", 3, 3, Visit([EVENT]))],
@@ -85,14 +87,14 @@ def test_what_is_not_this_jobs_state_is_refused_in_one_line(data, reason):
 
 
 def test_what_the_engine_copies_at_a_snapshot_is_bytes_of_that_moment():
-    join = IntervalJoin(5)
+    join = IntervalJoin(5, AMOUNTS)
     bought = msgspec.structs.replace(EVENT, event_type="purchase")
     join.add([bought])
-    snapshots = Snapshots(JoinState, JOB)
+    snapshots = Snapshots(JOIN, JOB)
     copied = copy.deepcopy(_Held(join, snapshots, metrics.StateSize("join")))
     join.add([PURCHASE])
     assert type(copied) is bytes
-    assert snapshots.unpack(copied) == JoinState([(EVENT.time, EVENT.user, EVENT.page)], [])
+    assert snapshots.unpack(copied) == JoinState([Buyer(EVENT.time, EVENT.user, EVENT.page)], [])
 
 
 def test_a_setting_that_may_change_is_told_with_its_old_and_its_new_value():

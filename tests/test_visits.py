@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from dataflow.rules.join import match
+from dataflow.rules.amounts import match
 from dataflow.rules.rows import Event, Purchase
 from dataflow.rules.session import Session
 from dataflow.rules.visits import Visit, add_row, session_id, suspicion, unite

@@ -11,7 +11,7 @@ from dataflow.explain.compare import Difference
 from dataflow.explain.gather import Dead, Seen
 from dataflow.explain.story import CLOSED_BY_LOG, OPEN, Candidate, Part, Step, Story, Told
 from dataflow.pipeline import Rules
-from dataflow.rules.join import PURCHASE
+from dataflow.rules.amounts import PURCHASE
 from dataflow.rules.rows import NEVER, Event, Time
 from dataflow.rules.visits import NO_PAGE_VIEW, PAGE_VIEW, TOO_MANY_EVENTS
 from dataflow.words import clock, count, moment, number, seconds, shortened

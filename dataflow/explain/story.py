@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from dataflow.batches import Poll
 from dataflow.explain.gather import Dead, MarkAt, Partition, Seen
 from dataflow.pipeline import LATE, NO_EVENT, Keyed, Rules, dead_letters, rejecter, suspicious, visits
-from dataflow.rules.join import PURCHASE, IntervalJoin, match
+from dataflow.rules.amounts import AMOUNTS, PURCHASE, match
+from dataflow.rules.join import IntervalJoin
 from dataflow.rules.rows import END, NEVER, Event, Match, Time
 from dataflow.rules.session import Session, Sessions
 from dataflow.rules.time import Clock, SourceTime
@@ -151,7 +152,7 @@ def tell(
     purchases = {seen.row.position: seen for seen in on_time if type(seen.row) is not Event}
     waiting = _wait(partitions, rules, asked, settings.stop_at_end)
 
-    join = IntervalJoin(rules.window)  # it changes rows, so it gets copies
+    join = IntervalJoin(rules.window, AMOUNTS)  # it changes rows, so it gets copies
     clicks = [seen.row for seen in events.values()]
     matches = join.add(clicks) + join.add([copy(seen.row) for seen in purchases.values()])
     candidates = {event.position: _ranked(event, join, purchases) for event in clicks if event.event_type == PURCHASE}

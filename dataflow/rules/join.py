@@ -1,45 +1,66 @@
-"""Which amount belongs to which purchase event: an interval join over event time.
+"""An interval join over event time: rows of two sides, of the same user, at most a window apart.
 
-A purchase event takes its amount from a row of ``purchases`` of the same user, at most the match window before or
-after it. Events are never held back for it: whoever comes second finds the other waiting.
+Rows are never held back for it: whoever comes second finds the other waiting. What meets whom, and what a pair is made
+into, is said by `Sides`; for this job's own see `dataflow.rules.amounts`.
 """
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, Generic, Protocol, TypeVar
 
-from dataflow.rules.rows import Event, Match, Purchase, Row, Time
+import msgspec
 
-PURCHASE = "purchase"  # the event_type that has an amount
+from dataflow.rules.rows import Time
+
+Left = TypeVar("Left")
+Right = TypeVar("Right")
 
 _time = attrgetter("time")
 
 
-def _meets(purchase: Purchase) -> None:
-    purchase.matched = True
-    purchase.value = b""  # is only needed of those that never meet an event
+class Row(Protocol):
+    """What a join needs to know of those that look for a partner."""
+
+    time: int
+    user: bytes
 
 
-def match(event: Event, purchase: Purchase) -> Match:
-    """Pairs a purchase event with an amount; matches compare as the rules of choice say."""
-    return Match(
-        event.time,
-        event.page == purchase.page,
-        -abs(event.time - purchase.time),
-        purchase.time,
-        float(purchase.amount),
-        purchase.amount,
-        event.user,
-    )
+class Met(Row, Protocol):
+    """And of the rows from the right."""
+
+    matched: bool
+
+    def meet(self) -> None:
+        """Hears that it has met someone; `matched` from now on."""
 
 
-class JoinState(NamedTuple):
-    """What a join holds, as far as the rules need it: of events their time, user and page; of purchase rows that have
-    met an event not their own text."""
+@dataclass(frozen=True)
+class Sides:
+    """Who meets whom.
 
-    events: list[tuple[int, bytes, int]]
-    purchases: list[Purchase]
+    Args:
+        left: type of the rows that come from the left; all others come from the right.
+        seekers: of a batch of such rows, those that look for a partner, or as much of them as a match needs.
+        seeker: the type of these, a `Row`; snapshots hold them, so msgspec has to know it.
+        right: the type of the rows from the right, a `Met`; snapshots hold these too.
+        match: makes of a seeker and a row from the right what is sent on.
+    """
+
+    left: type
+    seekers: Callable[[list], list[Any]]
+    seeker: type
+    right: type
+    match: Callable[[Any, Any], Any]
+
+
+class JoinState(msgspec.Struct, Generic[Left, Right], array_like=True):
+    """What a join holds."""
+
+    lefts: list[Left]
+    rights: list[Right]
 
 
 class IntervalJoin:
@@ -49,77 +70,78 @@ class IntervalJoin:
         window: largest distance between the two, in microseconds; exactly so far apart still matches.
     """
 
-    __slots__ = ("window", "events", "purchases", "_expiries")
+    __slots__ = ("window", "sides", "lefts", "rights", "_expiries")
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, sides: Sides) -> None:
         self.window = window
-        self.events: dict[bytes, list[Event]] = {}
-        self.purchases: dict[bytes, list[Purchase]] = {}
-        self._expiries: list[tuple[int, bytes, bool]] = []  # heap of (time, user, is it an event)
+        self.sides = sides
+        self.lefts: dict[bytes, list[Row]] = {}
+        self.rights: dict[bytes, list[Met]] = {}
+        self._expiries: list[tuple[int, bytes, bool]] = []  # heap of (time, user, is it of the left)
 
-    def add(self, rows: list[Row]) -> list[Match]:
-        """Takes the rows of one topic and returns their matches with all that came before them."""
+    def add(self, rows: list) -> list:
+        """Takes rows of one side and returns their matches with all that came before them."""
+        matches: list = []
         if not rows:
-            return []
-        if type(rows[0]) is Event:
-            return [match for row in rows if row.event_type == PURCHASE for match in self._add_event(row)]
-        return [match for row in rows for match in self._add_purchase(row)]
+            return matches
+        sides, match = self.sides, self.sides.match
+        if type(rows[0]) is sides.left:
+            for row in sides.seekers(rows):
+                self._keep(self.lefts, row, True)
+                for other in self._near(self.rights, row):
+                    other.meet()
+                    matches.append(match(row, other))
+        else:
+            for row in rows:
+                self._keep(self.rights, row, False)
+                found = self._near(self.lefts, row)
+                if found:
+                    row.meet()
+                    matches += [match(other, row) for other in found]
+        return matches
 
-    def _add_event(self, event: Event) -> list[Match]:
-        self._keep(self.events, event, True)
-        found = self._near(self.purchases, event)
-        for purchase in found:
-            _meets(purchase)
-        return [match(event, purchase) for purchase in found]
+    def candidates(self, row: Row) -> list:
+        """The rows from the right in the time of one from the left, so far."""
+        return self._near(self.rights, row)
 
-    def _add_purchase(self, purchase: Purchase) -> list[Match]:
-        self._keep(self.purchases, purchase, False)
-        found = self._near(self.events, purchase)
-        if found:
-            _meets(purchase)
-        return [match(event, purchase) for event in found]
-
-    def candidates(self, event: Event) -> list[Purchase]:
-        """The purchase rows in an event's time, so far."""
-        return self._near(self.purchases, event)
-
-    def expire(self, watermark: Time) -> list[Purchase]:
-        """Forgets what nothing on time can match any more; returns the purchase rows that met no event."""
+    def expire(self, watermark: Time) -> list:
+        """Forgets what nothing on time can match any more; returns the rows from the right that met nobody."""
         unmatched = []
-        while self._expiries and self._expiries[0][0] + self.window < watermark:
-            _, user, is_event = heappop(self._expiries)
-            side = self.events if is_event else self.purchases
-            row = side[user].pop(0)  # all of this user's earlier rows have gone before it
-            if not side[user]:
+        expiries, oldest = self._expiries, watermark - self.window
+        while expiries and expiries[0][0] < oldest:
+            _, user, is_left = heappop(expiries)
+            side = self.lefts if is_left else self.rights
+            rows = side[user]
+            row = rows.pop(0)  # all of this user's earlier rows have gone before it
+            if not rows:
                 del side[user]
-            if not is_event and not row.matched:
+            if not is_left and not row.matched:
                 unmatched.append(row)
         return unmatched
 
     def restore(self, state: JoinState) -> None:
         """Takes back what `state` returned."""
-        for time, user, page in state.events:
-            self._keep(self.events, Event(time, user, b"", 0, page, PURCHASE), True)
-        for row in state.purchases:
-            self._keep(self.purchases, row, False)
+        for row in state.lefts:
+            self._keep(self.lefts, row, True)
+        for row in state.rights:
+            self._keep(self.rights, row, False)
 
     def state(self) -> JoinState:
         """Everything held."""
         return JoinState(
-            [(row.time, row.user, row.page) for rows in self.events.values() for row in rows],
-            [row for rows in self.purchases.values() for row in rows],
+            [row for rows in self.lefts.values() for row in rows],
+            [row for rows in self.rights.values() for row in rows],
         )
 
-    def _keep(self, side: dict[bytes, list], row: Row, is_event: bool) -> None:
+    def _keep(self, side: dict[bytes, list], row: Row, is_left: bool) -> None:
         rows = side.get(row.user)
         if rows is None:
             side[row.user] = [row]
+        elif rows[-1].time <= row.time:
+            rows.append(row)
         else:
-            if rows[-1].time <= row.time:
-                rows.append(row)
-            else:
-                insort(rows, row, key=_time)
-        heappush(self._expiries, (row.time, row.user, is_event))
+            insort(rows, row, key=_time)
+        heappush(self._expiries, (row.time, row.user, is_left))
 
     def _near(self, side: dict[bytes, list], row: Row) -> list:
         rows = side.get(row.user)

@@ -48,6 +48,10 @@ class Purchase(msgspec.Struct, array_like=True, gc=False):
     amount: bytes  # the number's own text, which is what visits will carry
     matched: bool = False  # has met an event in its time
 
+    def meet(self) -> None:
+        self.matched = True
+        self.value = b""  # is only needed of those that never meet an event
+
 
 Row = Event | Purchase
 
