@@ -1,0 +1,213 @@
+"""Something else with the same parts: what bursts of trading were worth.
+
+    python -m bytewax.run examples.trades:flow
+
+Trades say how many shares changed hands, quotes what a share was worth. A trade takes the price of the quote nearest to
+it, at most 2 s away. Trades of one stock with at most 30 s between them are a burst; when it is over, one line says how
+many shares it moved and for how much. Rows come in several files, each in its own order, and may be up to 5 s late.
+
+Clock, join and sessions are the job's own (`dataflow.operators`); what is here are the rules: what rows are, who meets
+whom, and what a session is folded into. See docs/library.md.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import bytewax.operators as op
+import msgspec
+from bytewax.connectors.stdio import StdOutSink
+from bytewax.dataflow import Dataflow
+from bytewax.outputs import Sink
+from bytewax.testing import TestingSource
+
+from dataflow.batches import Poll
+from dataflow.codec import Unreadable
+from dataflow.operators import Whole, clock, interval_join, session_window
+from dataflow.pace import Pace
+from dataflow.pipeline import sharder
+from dataflow.reader import Reader
+from dataflow.rules.join import Sides
+from dataflow.rules.rows import END, NEVER, SECOND
+from dataflow.rules.session import Session
+from dataflow.rules.time import SourceTime
+from dataflow.snapshots import Origin
+
+LATENESS, WINDOW, GAP = 5 * SECOND, 2 * SECOND, 30 * SECOND
+SHARDS = 4
+
+FILES = {  # a small morning, by topic and partition
+    "trades/0": b"""\
+{"stock": "ACME", "time": 0, "shares": 100}
+{"stock": "ACME", "time": 12.5, "shares": 40}
+{"stock": "BOLT", "time": 14, "shares": 7}
+{"stock": "ACME", "time": 44, "shares": 500}
+{"stock": "BOLT", "time": 100, "shares": 1}
+{"stock": "BOLT", "time": 14, "shares": 9}
+""",
+    "trades/1": b"""\
+{"stock": "ACME", "time": 20, "shares": 60}
+{"stock": "BOLT", "time": 43, "shares": 3}
+""",
+    "quotes/0": b"""\
+{"stock": "ACME", "time": 1, "price": 10.0}
+{"stock": "ACME", "time": 13, "price": 10.5}
+{"stock": "BOLT", "time": 13, "price": 99.0}
+{"stock": "ACME", "time": 19.5, "price": 11.0}
+{"stock": "ACME", "time": 20.5, "price": 11.5}
+{"stock": "ACME", "time": 45.5, "price": 12.0}
+{"stock": "BOLT", "time": 101, "price": 90.0}
+""",
+}
+
+
+class Trade(msgspec.Struct):
+    """`user` is whose session a row belongs to: here the stock."""
+
+    time: int
+    user: bytes
+    position: int  # where it stands
+    shares: int
+
+
+class Quote(msgspec.Struct):
+    time: int
+    user: bytes
+    price: float
+    matched: bool = False
+
+    def meet(self) -> None:
+        self.matched = True
+
+
+class Price(msgspec.Struct, order=True):
+    """A trade that met a quote. Of all that it meets, the greatest is its price: the nearest, then the later."""
+
+    nearness: int  # minus the distance
+    quoted_at: int
+    price: float
+    trade: tuple[int, int, int]  # its time, position and shares
+    time: int
+    user: bytes
+
+
+def price(trade: Trade, quote: Quote) -> Price:
+    distance = abs(trade.time - quote.time)
+    identity = trade.time, trade.position, trade.shares
+    return Price(-distance, quote.time, quote.price, identity, trade.time, trade.user)
+
+
+PRICES = Sides(left=Trade, seekers=lambda trades: trades, seeker=Trade, right=Quote, match=price)
+
+
+class Burst(msgspec.Struct):
+    """The fold: the trades of a session, and the best price of each that has one."""
+
+    trades: list[tuple[int, int, int]] = []
+    prices: dict[tuple[int, int, int], Price] = {}
+
+
+def add(burst: Burst, row: Trade | Price) -> Burst:
+    if isinstance(row, Trade):
+        burst.trades.append((row.time, row.position, row.shares))
+    elif row.trade not in burst.prices or row > burst.prices[row.trade]:
+        burst.prices[row.trade] = row
+    return burst
+
+
+def unite(burst: Burst, later: Burst) -> Burst:
+    burst.trades += later.trades
+    burst.prices |= later.prices
+    return burst
+
+
+def line(session: Session[Burst]) -> str:
+    """What is told of a burst that is over."""
+    burst = session.fold
+    shares = sum(shares for _, _, shares in burst.trades)
+    worth = sum(found.price * found.trade[2] for found in burst.prices.values())
+    unknown = len(burst.trades) - len(burst.prices)
+    return (
+        f"{session.user.decode()} {session.start / SECOND:g}-{session.end / SECOND:g} s: {len(burst.trades)} trades, "
+        f"{shares} shares, {worth:.2f}" + (f", {unknown} without a price" if unknown else "")
+    )
+
+
+class _TradeText(msgspec.Struct):
+    stock: str
+    time: float
+    shares: int
+
+
+class _QuoteText(msgspec.Struct):
+    stock: str
+    time: float
+    price: float
+
+
+def read_trade(value: bytes | None, position: int) -> Trade:
+    try:
+        text = msgspec.json.decode(value or b"", type=_TradeText)
+    except msgspec.DecodeError as error:
+        raise Unreadable(str(error), "json") from None
+    return Trade(round(text.time * SECOND), text.stock.encode(), position, text.shares)
+
+
+def read_quote(value: bytes | None, position: int) -> Quote:
+    try:
+        text = msgspec.json.decode(value or b"", type=_QuoteText)
+    except msgspec.DecodeError as error:
+        raise Unreadable(str(error), "json") from None
+    return Quote(round(text.time * SECOND), text.stock.encode(), text.price)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A message, as `Reader` wants it."""
+
+    text: bytes
+    number: int
+
+    def key(self) -> None:
+        return None
+
+    def value(self) -> bytes:
+        return self.text
+
+    def offset(self) -> int:
+        return self.number
+
+    def timestamp(self) -> tuple[int, int]:
+        return 0, 0  # nobody has noted when it was stored
+
+
+def polls(files: Mapping[str, bytes]) -> Iterator[Poll]:
+    """A line of every file in turn, each with the time that it brings, and in the end the end of all of them."""
+    sources = tuple(files)
+    readers = {name: Reader(name, read_quote if name.startswith("quotes") else read_trade, LATENESS) for name in files}
+    lines = {name: text.splitlines() for name, text in files.items()}
+    now = 86_400 * SECOND  # by the wall clock, when it is read: a row from farther ahead would be unreadable
+    for number in range(max(map(len, lines.values()))):
+        for name, reader in readers.items():
+            chunk = [Line(text, number) for text in lines[name][number : number + 1]]
+            yield reader.read(chunk, SourceTime(name, NEVER, now, None, sources))
+    for name in files:
+        yield Poll([], SourceTime(name, END, now, None, sources), [], [])
+
+
+def build(read: Iterable[Poll], out: Sink[str]) -> Dataflow:
+    """The flow: compare with `dataflow.pipeline`."""
+    flow, origin = Dataflow("trades"), Origin(SHARDS)
+    read_polls = op.input("read", flow, TestingSource(read))
+    batches = op.flat_map("shard", read_polls, sharder(SHARDS))
+    ticked = clock("clock", batches, LATENESS, origin, Pace())
+    priced = interval_join("price", ticked, WINDOW, PRICES, origin)
+    bursts = session_window("bursts", priced, GAP, WINDOW, origin, Burst, add, unite, Whole(Burst))
+    told = op.flat_map("tell", bursts, lambda keyed: map(line, keyed[1]))
+    late = op.flat_map("take_late", read_polls, lambda poll: poll.late)
+    late_lines = op.map("tell_late", late, lambda row: f"{row.user.decode()} {row.time / SECOND:g} s: too late")
+    op.output("write", op.merge("merge", told, late_lines), out)
+    return flow
+
+
+def flow() -> Dataflow:
+    return build(list(polls(FILES)), StdOutSink())
