@@ -81,7 +81,8 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
         atexit.register(lease.release)
     if place.store is not None:
         mend(place.store)
-    lookout = Lookout(admin, connection, {topic: partitions[topic] for topic in settings.inputs}, settings.group)
+    read = {topic: partitions[topic] for topic in settings.inputs}
+    lookout = Lookout(admin, connection, read, settings.group, round(settings.outage_grace * SECOND))
     progress = Progress(lookout, pace, rules.lateness, live=not settings.stop_at_end)
     metrics.watch(progress)
     if settings.health_port:

@@ -39,6 +39,12 @@ class Settings(BaseSettings):
     allowed_lateness: Seconds = Field(
         5, ge=0, description="a row farther below the highest time of its partition is late"
     )
+    outage_grace: Seconds = Field(
+        20,
+        ge=0,
+        description="so long after an outage of the brokers, and after a start, no partition counts as read to its end: "
+        "those who write are back by then (librdkafka pauses up to 15 s)",
+    )
     max_events: int = Field(5, ge=1, description="a session with more events than this is suspicious")
     shards: int = Field(
         8, ge=1, le=1024, description="parts into which users are divided; more workers than this have nothing to do"

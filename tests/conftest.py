@@ -56,14 +56,17 @@ def kafka(request: pytest.FixtureRequest) -> Kafka:
 
 @pytest.fixture
 def topics(kafka: Kafka) -> Settings:
-    """All seven topics, empty, under names that no other test has; the settings name them and the cluster."""
+    """All seven topics, empty, under names that no other test has; the settings name them and the cluster.
+
+    Their job waits for nobody to come back from an outage: a test that breaks brokers under one that writes says it has to.
+    """
     mark = uuid4().hex[:8]
     names = {
         name: f"{field.default}-{mark}" for name, field in Settings.model_fields.items() if name.startswith("topic_")
     }
     for name in names.values():
         kafka.create_topic(name)
-    return Settings(_env_file=None, brokers=kafka.brokers, **names)
+    return Settings(_env_file=None, brokers=kafka.brokers, outage_grace=0, **names)
 
 
 @pytest.fixture

@@ -40,6 +40,31 @@ def start_job(programs: Programs, shop: Settings, store: Path, *arguments: str, 
     return programs.start("dataflow", "-r", str(store), "-s", "1", *arguments, **environment(shop, **settings))
 
 
+@pytest.mark.parametrize(("grace", "late"), [("20", 0), ("0", 2)], ids=["in its grace", "and it has none"])
+def test_a_job_that_starts_just_after_an_outage_does_not_call_late_what_others_had_still_to_write(
+    shop: Settings, programs: Programs, tmp_path: Path, grace: str, late: int
+) -> None:
+    writer = Producer({"bootstrap.servers": shop.brokers, "log_level": 0})
+    began = time.time() - 60  # as if the brokers had been away since then
+
+    def write(seconds: float) -> None:
+        row = {"event_type": "page-view", "user_id": 1, "page_id": 1, "timestamp": began + seconds}
+        writer.produce(shop.topic_user_events, json.dumps(row), "1", 0)
+        assert writer.flush(60) == 0
+
+    write(0)
+    job = start_job(programs, shop, tmp_path / "recovery", outage_grace=grace)
+    wait_until(lambda: "caught up" in job.log.read_text(), "the job has read everything")
+    if late:
+        wait_until(lambda: rows_in(shop, shop.topic_visits) == 1, "nothing holds the session back")
+    write(1.5)
+    write(1)
+    wait_until(lambda: rows_in(shop, shop.topic_visits) + rows_in(shop, shop.topic_late_events) == 3, "all is out")
+    assert rows_in(shop, shop.topic_late_events) == late
+    job.terminate()
+    assert end_of(job)[0] == 0
+
+
 @pytest.mark.parametrize("directory", ["recovery", "another"], ids=["on the same store", "on a store of its own"])
 def test_a_second_copy_of_a_running_job_is_refused_and_the_first_goes_on(
     shop: Settings, programs: Programs, tmp_path: Path, directory: str

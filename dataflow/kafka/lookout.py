@@ -13,33 +13,42 @@ _INTERVAL = 0.3  # seconds between questions for the ends
 _COUNTED_EVERY = 1.0  # seconds; a new partition must be known before its rows are older than the allowed lateness
 _PATIENCE = 2.0  # seconds; a broker that answers later is asked again
 _AWAY = 3_000_000  # microseconds; a partition that gave no answer for so long was out of everybody's reach
-_RETURN = 20_000_000  # and for so long those who write to it come back with old rows: librdkafka pauses up to 15 s
 
 
 class End(NamedTuple):
-    """At wall time `asked`, in microseconds, the partition held nothing at or after `offset`."""
+    """At wall time `asked`, in microseconds, the partition held nothing at or after `offset`.
+
+    It is `sure` that nothing older comes, except in the time that those who write need to come back from an outage.
+    """
 
     asked: int
     offset: int
+    sure: bool
 
 
 class Lookout:
     """Asks the brokers again and again, in a thread of its own so that no source ever waits for an answer.
 
     While no answer comes, nobody has caught up, nor for a while after: what was to be written during an outage is
-    written after it, and must not find that the time has gone on. One for all workers of a process.
+    written after it, and must not find that the time has gone on. A process that has just started cannot know that there
+    was none, so it begins with such a while. One for all workers of a process.
 
     Args:
         admin: asks.
         connection: hears when there was an answer.
         partitions: how many each input topic has at first.
         group: consumer group to which offsets are committed, for lag monitors only.
+        grace: microseconds in which those who write are back after an outage.
     """
 
-    def __init__(self, admin: AdminClient, connection: Connection, partitions: dict[str, int], group: str) -> None:
+    def __init__(
+        self, admin: AdminClient, connection: Connection, partitions: dict[str, int], group: str, grace: int
+    ) -> None:
         self._admin = admin
         self._committer = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
         self._connection = connection
+        self._grace = grace
+        self._sure_from = time.time_ns() // 1_000 + grace
         self._partitions = dict(partitions)
         self._watched: dict[str, TopicPartition] = {}
         self._ends: dict[str, End] = {}
@@ -54,7 +63,7 @@ class Lookout:
         """From now on asks for the end of this partition too."""
         with self._lock:
             self._watched[source] = partition
-            self._answered[source] = time.time_ns() // 1_000  # as if: who finds brokers away knows of the outage
+            self._answered[source] = time.time_ns() // 1_000  # as if
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
                 self._thread.start()
@@ -64,7 +73,7 @@ class Lookout:
             del self._watched[source]  # the thread ends with the last one
 
     def end(self, source: str) -> End | None:
-        """The last answer for a watched partition, if there is one that tells the whole truth."""
+        """The last answer for a watched partition."""
         return self._ends.get(source)
 
     def count(self, topic: str) -> int:
@@ -110,17 +119,17 @@ class Lookout:
             except KafkaException:
                 continue  # no answer, no end
             if offset >= 0:  # what librdkafka says of a broker out of reach is not always an exception
-                self._hear(sources[where.topic, where.partition], End(asked, offset))
+                self._hear(sources[where.topic, where.partition], asked, offset)
                 self._connection.answered()
                 answered = True
         return answered
 
-    def _hear(self, source: str, end: End) -> None:
-        before, self._answered[source] = self._answered[source], end.asked
-        if end.asked > before + _AWAY:
-            self._returned[source] = end.asked + _RETURN
-        if end.asked >= self._returned.get(source, 0):
-            self._ends[source] = end
+    def _hear(self, source: str, asked: int, offset: int) -> None:
+        before, self._answered[source] = self._answered[source], asked
+        if asked > before + _AWAY:
+            self._returned[source] = asked + self._grace
+        sure = asked >= max(self._sure_from, self._returned.get(source, 0))
+        self._ends[source] = End(asked, offset, sure)
 
     def _commit(self, reported: dict[tuple[str, int], int]) -> None:
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in reported.items()]

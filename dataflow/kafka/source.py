@@ -19,7 +19,7 @@ from dataflow.batches import Poll
 from dataflow.codec import Decode
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
-from dataflow.kafka.lookout import Lookout, source_name
+from dataflow.kafka.lookout import End, Lookout, source_name
 from dataflow.pace import Pace, Runner
 from dataflow.progress import Progress
 from dataflow.reader import Reader
@@ -210,8 +210,9 @@ class _Partition:
         self.awake = now + _PAUSE if len(messages) < _ROWS else None
         self.ended = self._stop_at is not None and self._offset >= self._stop_at
         read_at = time.time_ns() // 1_000
-        caught_up = self._caught_up()
-        self._reading.progress.stands(self._source, self._offset, caught_up)
+        end = self._reached_end()
+        self._reading.progress.stands(self._source, self._offset, end.asked if end is not None else None)
+        caught_up = end.asked if end is not None and end.sure else None
         if not messages and caught_up is None and not self.ended:
             return None
         said = SourceTime(self._source, NEVER, read_at, caught_up, self._reading.lookout.sources)
@@ -262,13 +263,13 @@ class _Partition:
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise UserError(f"{self._source}: not allowed to read it ({error.str()}); grant it and start again")
 
-    def _caught_up(self) -> int | None:
-        """The wall time up to which everything stored has been read, if that is news."""
+    def _reached_end(self) -> End | None:
+        """The last end that has been told, if everything before it has been read and that is news."""
         end = self._reading.lookout.end(self._source)
         if end is None or end.asked <= self._said or not 0 <= end.offset <= self._offset:
             return None
         self._said = end.asked
-        return end.asked
+        return end
 
     def _present_end(self) -> int:
         try:

@@ -23,7 +23,7 @@ class World:
 
     def __init__(self, kafka: Kafka, settings: Settings, directory: Path) -> None:
         self.kafka = kafka
-        self.settings = settings.model_copy(update={"session_gap": _GAP})
+        self.settings = settings.model_copy(update={"session_gap": _GAP, "outage_grace": 20})
         self._directory = directory
         self._ends: Ends | None = None
         self.shop = Shop(self.settings)
