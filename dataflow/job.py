@@ -56,6 +56,7 @@ def rules_of(settings: Settings) -> Rules:
         window=round(settings.match_window * SECOND),
         lateness=round(settings.allowed_lateness * SECOND),
         max_events=settings.max_events,
+        min_page_views=settings.min_page_views,
         shards=settings.shards,
     )
 
@@ -123,7 +124,6 @@ def _origin(settings: Settings) -> Origin:
             PREFIX + name.upper(), now, before,
         )  # fmt: skip
 
-    numbers = {
-        name: getattr(settings, name) for name in ("session_gap", "match_window", "allowed_lateness", "max_events")
-    }
+    told = "session_gap", "match_window", "allowed_lateness", "max_events", "min_page_views"
+    numbers = {name: getattr(settings, name) for name in told}
     return Origin(settings.shards, settings.inputs + settings.outputs, numbers, on_change)

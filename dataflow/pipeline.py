@@ -42,6 +42,7 @@ class Rules:
     window: int = 5 * SECOND
     lateness: int = 5 * SECOND
     max_events: int = 5
+    min_page_views: int = 1
     shards: int = 8
 
 
@@ -94,7 +95,7 @@ def build(
     without_event = op.map("encode_unmatched", met_nobody, rejecter(inputs.purchases_topic, NO_EVENT))
     unmatched = op.merge("merge_unmatched", late_purchases, without_event)
 
-    finished = op.map_value("finish", closed, finisher(rules.max_events))
+    finished = op.map_value("finish", closed, finisher(rules))
     op.output("write_visits", op.flat_map("encode_visits", finished, visits), outputs.visits)
     op.output("write_suspicious", op.flat_map("encode_suspicious", finished, suspicious), outputs.suspicious_visits)
     op.output("write_late_events", late_events, outputs.late_events)
@@ -116,9 +117,10 @@ def sharder(shards: int) -> Callable[[Poll], list[tuple[str, Batch]]]:
     return shard
 
 
-def finisher(max_events: int) -> Callable[[list[Session[Visit]]], list[Finished]]:
+def finisher(rules: Rules) -> Callable[[list[Session[Visit]]], list[Finished]]:
     """Makes of sessions that are closed what is to be written of them."""
-    return lambda sessions: [finish(session, max_events) for session in sessions]
+    most, fewest = rules.max_events, rules.min_page_views
+    return lambda sessions: [finish(session, most, fewest) for session in sessions]
 
 
 def visits(keyed: tuple[str, list[Finished]]) -> Iterator[Keyed]:

@@ -57,6 +57,7 @@ class Numbers:
     match_window: Fraction = Fraction(5)
     allowed_lateness: Fraction = Fraction(5)
     max_events: int = 5
+    min_page_views: int = 1
 
 
 Kinds = Mapping[str, Callable[[Any], bool]]  # what the fields of a row have to be
@@ -221,7 +222,7 @@ def _write_session(user: int, session: list[_Parsed], amounts: dict[int, tuple],
         out.visits[key, _own_text(row) + added.encode(), ()] += 1
     if len(session) > numbers.max_events:
         kind = 1
-    elif all(row.fields["event_type"] != "page-view" for row in session):
+    elif sum(row.fields["event_type"] == "page-view" for row in session) < numbers.min_page_views:
         kind = 2
     else:
         return

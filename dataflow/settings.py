@@ -46,6 +46,7 @@ class Settings(BaseSettings):
         "those who write are back by then (librdkafka pauses up to 15 s)",
     )
     max_events: int = Field(5, ge=1, description="a session with more events than this is suspicious")
+    min_page_views: int = Field(1, ge=0, description="and so is one with fewer page views than this")
     shards: int = Field(
         8, ge=1, le=1024, description="parts into which users are divided; more workers than this have nothing to do"
     )

@@ -97,6 +97,7 @@ def expected(settings: Settings, topics: Topics) -> Answer:
         Fraction(str(settings.match_window)),
         Fraction(str(settings.allowed_lateness)),
         settings.max_events,
+        settings.min_page_views,
     )
     events, purchases = settings.inputs
     return answer(log(events), log(purchases), numbers, events, purchases)

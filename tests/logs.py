@@ -365,4 +365,6 @@ def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:
         topic, _, partition = source.partition("/")
         by_topic[topic][int(partition)] = records
     seconds = (Fraction(microseconds, SECOND) for microseconds in (rules.gap, rules.window, rules.lateness))
-    return answer(by_topic["user-events"], by_topic["purchases"], Numbers(*seconds, rules.max_events))
+    return answer(
+        by_topic["user-events"], by_topic["purchases"], Numbers(*seconds, rules.max_events, rules.min_page_views)
+    )

@@ -140,11 +140,11 @@ def test_any_pieces_in_any_order_on_any_number_of_shards_give_the_batch_answer(l
     assert_right(job.written, logs, rules)
 
 
-@given(logs_and_plans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(1, 8))
-def test_any_gap_window_and_lateness_give_the_batch_answer(logs_and_plan, gap, window, lateness, max_events):
+@given(logs_and_plans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(1, 8), st.integers(0, 3))
+def test_any_numbers_in_the_rules_give_the_batch_answer(logs_and_plan, gap, window, lateness, most, fewest):
     logs, plan = logs_and_plan
     fives = 5_000_000
-    rules = Rules(gap=gap * fives + 1, window=window * fives, lateness=lateness * fives, max_events=max_events)
+    rules = Rules(gap * fives + 1, window * fives, lateness * fives, max_events=most, min_page_views=fewest)
     job = Job(logs, rules)
     read(job, plan)
     assert_right(job.written, logs, rules)

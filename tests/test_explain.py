@@ -63,10 +63,10 @@ def written_of(written: Written, user: int, topic: str) -> Counter:
     return Counter({row: count for row, count in rows.items() if row[1] and b'"user_id":%d,' % user in row[1]})
 
 
-@given(logs_and_plans(), SHARDS, st.integers(1, 8))
-def test_what_is_said_of_a_user_is_what_the_job_writes_of_that_user(logs_and_plan, shards, max_events):
+@given(logs_and_plans(), SHARDS, st.integers(1, 8), st.integers(0, 3))
+def test_what_is_said_of_a_user_is_what_the_job_writes_of_that_user(logs_and_plan, shards, most, fewest):
     logs, plan = logs_and_plan
-    rules = Rules(shards=shards, max_events=max_events)
+    rules = Rules(shards=shards, max_events=most, min_page_views=fewest)
     job = Job(logs, rules)
     read(job, plan)
     for user in users(logs):

@@ -40,6 +40,7 @@ def test_every_setting_has_a_word_on_what_it_does():
         ("VISITS_ALLOWED_LATENESS", "0", "allowed_lateness", 0),
         ("VISITS_ALLOWED_LATENESS", "2.5", "allowed_lateness", 2.5),
         ("VISITS_MAX_EVENTS", "1", "max_events", 1),
+        ("VISITS_MIN_PAGE_VIEWS", "0", "min_page_views", 0),
         ("VISITS_SHARDS", "1", "shards", 1),
         ("VISITS_SHARDS", "1024", "shards", 1024),
         ("VISITS_START", "latest", "start", "latest"),

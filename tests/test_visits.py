@@ -83,12 +83,19 @@ def test_united_folds_have_the_events_of_both_and_the_greater_match():
     ],
 )
 def test_a_session_is_suspicious_for_more_than_five_events_or_else_for_no_page_view(types, kind):
-    assert suspicion([seen(100, event_type) for event_type in types], 5) == kind
+    assert suspicion([seen(100, event_type) for event_type in types], 5, 1) == kind
+
+
+@pytest.mark.parametrize(
+    ("fewest", "kind"), [(0, None), (1, None), (2, None), (3, 2)], ids="none asked for,one,two,three".split(",")
+)
+def test_the_fewest_page_views_can_be_set(fewest, kind):
+    assert suspicion([seen(100), seen(100, "click"), seen(100)], 5, fewest) == kind
 
 
 def test_the_most_events_can_be_set():
-    assert suspicion([seen(100)], 1) is None
-    assert suspicion([seen(100), seen(100)], 1) == 1
+    assert suspicion([seen(100)], 1, 1) is None
+    assert suspicion([seen(100), seen(100)], 1, 1) == 1
 
 
 def test_a_session_id_is_made_of_the_user_and_the_first_time_and_never_changes():

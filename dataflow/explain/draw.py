@@ -13,7 +13,7 @@ from dataflow.explain.story import CLOSED_BY_LOG, OPEN, Candidate, Part, Step, S
 from dataflow.pipeline import Rules
 from dataflow.rules.amounts import PURCHASE
 from dataflow.rules.rows import NEVER, Event, Time
-from dataflow.rules.visits import NO_PAGE_VIEW, PAGE_VIEW, TOO_MANY_EVENTS
+from dataflow.rules.visits import PAGE_VIEW, TOO_FEW_PAGE_VIEWS, TOO_MANY_EVENTS
 from dataflow.words import clock, count, moment, number, seconds, shortened
 
 
@@ -218,8 +218,10 @@ def suspicious_because(told: Told, rules: Rules) -> str | None:
     """What makes a session suspicious."""
     if told.finished.suspicion == TOO_MANY_EVENTS:
         return f"{len(told.steps)} events are more than {rules.max_events}"
-    if told.finished.suspicion == NO_PAGE_VIEW:
-        return f"no {PAGE_VIEW} among its {count(len(told.steps), 'event')}"
+    if told.finished.suspicion == TOO_FEW_PAGE_VIEWS:
+        seen = sum(event.event_type == PAGE_VIEW for event in told.finished.events)
+        few = f"no {PAGE_VIEW}" if not seen else f"{seen} {PAGE_VIEW}s, fewer than {rules.min_page_views},"
+        return f"{few} among its {count(len(told.steps), 'event')}"
     return None
 
 

@@ -216,7 +216,7 @@ def _closed(
     closed.sort(key=lambda pair: pair[0].start)
     before = None
     for session, state in closed:
-        finished = finish(session, rules.max_events)
+        finished = finish(session, rules.max_events, rules.min_page_views)
         steps = []
         for event in finished.events:
             gap = event.time - before if before is not None else None

@@ -45,17 +45,19 @@ def session_id(session: Session) -> bytes:
     return blake2b(b"%b/%d" % (session.user, session.start), digest_size=16).hexdigest().encode()
 
 
-TOO_MANY_EVENTS, NO_PAGE_VIEW = 1, 2
+TOO_MANY_EVENTS, TOO_FEW_PAGE_VIEWS = 1, 2
 
 
-def suspicion(events: list[Event], max_events: int) -> int | None:
+def suspicion(events: list[Event], max_events: int, min_page_views: int) -> int | None:
     """The `type` of a suspicious session; None if there is nothing to say of it."""
     if len(events) > max_events:
         return TOO_MANY_EVENTS
+    missing = min_page_views
     for event in events:
-        if event.event_type == PAGE_VIEW:
-            return None
-    return NO_PAGE_VIEW
+        if missing <= 0:
+            break
+        missing -= event.event_type == PAGE_VIEW
+    return TOO_FEW_PAGE_VIEWS if missing > 0 else None
 
 
 class Finished(msgspec.Struct):
@@ -68,8 +70,9 @@ class Finished(msgspec.Struct):
     suspicion: int | None
 
 
-def finish(session: Session[Visit], max_events: int) -> Finished:
-    """Comes to the end of a session; more than `max_events` are suspicious."""
+def finish(session: Session[Visit], max_events: int, min_page_views: int) -> Finished:
+    """Comes to the end of a session; more than `max_events` are suspicious, or fewer than `min_page_views`."""
     events = session.fold.events
     events.sort()
-    return Finished(session.user, session_id(session), events, session.fold.amount, suspicion(events, max_events))
+    kind = suspicion(events, max_events, min_page_views)
+    return Finished(session.user, session_id(session), events, session.fold.amount, kind)
