@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -27,7 +28,8 @@ def speak_plainly() -> None:
     """From now on a `UserError` inside the engine ends the process with its one line and exit code 1.
 
     An exception would be shown by the engine with some 200 lines of its own. Ending at once is safe: it is what the
-    recovery store is for. The same goes for the loss of another process of the cluster, which the engine calls a panic.
+    recovery store is for. The same goes for the loss of another process of the cluster, and for a store that cannot
+    be written: the engine calls both a panic.
     """
     global _handle
     _handle = _exit
@@ -38,6 +40,12 @@ def _on_exception(kind: type[BaseException], error: BaseException, trace: Traceb
     if kind.__name__ == "PanicException" and "thread panic" in str(error):
         # at once, since the engine's threads would turn a slower end into an abort
         end_at_once("another process of the cluster has gone; start all of them again")
+    elif "SqliteFailure" in str(error):
+        said = re.search(r'Some\("([^"]*)"\)', str(error))
+        end_at_once(
+            f"the recovery store cannot be used ({said[1] if said else 'SQLite'}): is its disk full, or away? Mend that "
+            "and start again; it resumes from the last snapshot"
+        )
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import signal
 import time
 from pathlib import Path
@@ -253,3 +254,24 @@ def set_largest_row(admin: AdminClient, topic: str, size: int) -> None:
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     for altered in admin.incremental_alter_configs([resource]).values():
         altered.result()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux lets a test limit another process")
+@pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
+def test_a_recovery_store_that_cannot_be_written_any_more_ends_the_job_in_one_line_and_loses_nothing(
+    shop: Settings, programs: Programs, tmp_path: Path
+) -> None:
+    traffic = programs.start(*TRAFFIC, **environment(shop))
+    job = start_job(programs, shop, tmp_path / "recovery")
+    wait_until(lambda: rows_in(shop, shop.topic_visits) > 20, "the job writes")
+    resource.prlimit(job.pid, resource.RLIMIT_FSIZE, (2**16, 2**16))  # as if the disk were full; its log is shorter
+    status, lines = end_of(job)
+    assert status == 1
+    assert lines[-1].startswith("visits: the recovery store cannot be used (")
+    assert not any("Traceback" in line for line in lines)
+    start_job(programs, shop, tmp_path / "recovery")
+    before = rows_in(shop, shop.topic_visits)
+    wait_until(lambda: rows_in(shop, shop.topic_visits) > before + 50, "the job goes on")
+    traffic.terminate()
+    assert traffic.wait() == 0
+    assert_right_in_the_end(shop)
