@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dataflow import metrics, pulse, shutdown
 from dataflow.batches import Output
@@ -65,16 +65,15 @@ class Writer:
         if self._lease is not None:
             self._lease.wait_until_held()
         self._moved.add((topic, partition))
-        rows = [{"key": each.key, "value": value} for each in outputs if each.headers is None for value in each.values]
-        self._make_room(sum(len(row["value"]) for row in rows) + _ROW * len(rows))
-        if rows and self._producer.produce_batch(topic, rows, partition) < len(rows):
-            error = next(row["_error"] for row in rows if "_error" in row)
-            raise UserError(f"{topic}/{partition}: a row cannot be sent: {error.str()}")
-        for each in outputs:
-            if each.headers is not None:  # which produce_batch does not take
+        produce = self._producer.produce  # a row at a time: produce_batch wants a dict of each, which takes longer
+        try:
+            for each in outputs:
+                self._make_room(sum(map(len, filter(None, each.values))) + _ROW * len(each.values))
+                key, more = each.key, {"headers": each.headers} if each.headers is not None else {}
                 for value in each.values:
-                    self._make_room(len(value or b"") + _ROW)
-                    self._producer.produce(topic, value, each.key, partition, headers=each.headers)
+                    produce(topic, value, key, partition, **more)
+        except KafkaException as error:
+            raise UserError(f"{topic}/{partition}: a row cannot be sent: {error.args[0].str()}") from None
         self._serve(0)
 
     def flush(self) -> None:
