@@ -15,6 +15,7 @@ from confluent_kafka.admin import (
     ConfigEntry,
     ConfigResource,
     NewPartitions,
+    NewTopic,
     ResourceType,
 )
 from programs import Programs, end_of, environment
@@ -22,8 +23,9 @@ from real_kafka import RealKafka
 from test_crash import RULES, assert_right_in_the_end, rows_in, wait_until
 
 from dataflow.kafka.client import Connection, connect
+from dataflow.kafka.hidden import Hidden
 from dataflow.kafka.lease import Holder, Lease
-from dataflow.kafka.notes import Note, Notes, beginnings, ends_of
+from dataflow.kafka.notes import Note, Notes, beginnings, ends_of, insist
 from dataflow.kafka.settled import _no_longer
 from dataflow.kafka.written import Written, fingerprint
 from dataflow.settings import Settings
@@ -137,6 +139,28 @@ def test_rows_that_a_leader_has_and_does_not_tell_while_a_replica_is_away_are_fo
     killed.produce(shop.topic_visits, b"v", b"k", 0)
     wait_until(lambda: has_more_than_it_tells(shop, killed), "the row is appended, and not acknowledged")
     assert written_of(shop).rows((shop.topic_visits, 0), 1) == {fingerprint(b"k", b"v", None): 1}
+
+
+@REAL
+def test_rows_that_kafka_hides_since_a_replica_stands_still_are_known_of_until_they_are_shown(
+    shop: Settings, real_kafka: RealKafka
+) -> None:
+    connection, place = Connection(shop), (f"led-by-one-{shop.topic_visits}", 0)
+    admin = connect(connection)
+    for made in admin.create_topics([NewTopic(place[0], 1, replica_assignment=[[1, 2, 3]])]).values():
+        made.result()
+    writer = Producer({"bootstrap.servers": shop.brokers, "enable.idempotence": True, "log_level": 0})
+    writer.produce(place[0], b"first", b"k", 0)
+    assert writer.flush(60) == 0
+    hidden = Hidden(connection, shop.group)
+    wait_until(lambda: hidden.none_behind({place: 1}) == {place}, "nothing is hidden")
+    real_kafka.pause_brokers(3)
+    writer.produce(place[0], b"second", b"k", 0)
+    wait_until(lambda: not writer.poll(0) and not hidden.none_behind({place: 1}), "it is known that there is more")
+    told = insist(lambda: ends_of(admin, [place]), lambda: None)[place].offset
+    assert told == 1 or writer.flush(0) == 0  # Kafka tells of no more, or has found a way meanwhile
+    assert writer.flush(60) == 0
+    wait_until(lambda: hidden.none_behind({place: 2}) == {place}, "it is shown, and nothing is hidden any more")
 
 
 def has_more_than_it_tells(shop: Settings, killed: Producer) -> bool:

@@ -8,17 +8,20 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from dataflow.kafka.client import Connection
+from dataflow.kafka.hidden import Hidden
+from dataflow.kafka.notes import Place
 
 _INTERVAL = 0.3  # seconds between questions for the ends
 _COUNTED_EVERY = 1.0  # seconds; a new partition must be known before its rows are older than the allowed lateness
 _PATIENCE = 2.0  # seconds; a broker that answers later is asked again
-_AWAY = 3_000_000  # microseconds; a partition that gave no answer for so long was out of everybody's reach
+_AWAY = 3_000_000  # microseconds; a partition that took no rows for so long, for all we know, was out of writers' reach
 
 
 class End(NamedTuple):
     """At wall time `asked`, in microseconds, the partition held nothing at or after `offset`.
 
-    It is `sure` that nothing older comes, except in the time that those who write need to come back from an outage.
+    It is `sure` that nothing older is on its way: its leader hides no rows, and those who write have had the time to come
+    back if there was an outage.
     """
 
     asked: int
@@ -29,9 +32,9 @@ class End(NamedTuple):
 class Lookout:
     """Asks the brokers again and again, in a thread of its own so that no source ever waits for an answer.
 
-    While no answer comes, nobody has caught up, nor for a while after: what was to be written during an outage is
-    written after it, and must not find that the time has gone on. A process that has just started cannot know that there
-    was none, so it begins with such a while. One for all workers of a process.
+    While no answer comes, or rows are hidden, nobody has caught up, nor for a while after: what was to be written during
+    an outage is written after it, and must not find that the time has gone on. A process that has just started cannot
+    know that there was none, so it begins with such a while. One for all workers of a process.
 
     Args:
         admin: asks.
@@ -45,6 +48,7 @@ class Lookout:
         self, admin: AdminClient, connection: Connection, partitions: dict[str, int], group: str, grace: int
     ) -> None:
         self._admin = admin
+        self._hidden = Hidden(connection, group)
         self._committer = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
         self._connection = connection
         self._grace = grace
@@ -53,7 +57,7 @@ class Lookout:
         self._watched: dict[str, TopicPartition] = {}
         self._ends: dict[str, End] = {}
         self._reported: dict[tuple[str, int], int] = {}
-        self._answered: dict[str, int] = {}  # when each was asked the last question that it answered
+        self._answered: dict[str, int] = {}  # when each was asked last and took rows, or would have
         self._returned: dict[str, int] = {}  # when the writers of one that had been away are back too
         self._lock = threading.Lock()  # guards _watched and _reported
         self._thread: threading.Thread | None = None
@@ -105,30 +109,35 @@ class Lookout:
 
     def _ask_for_ends(self, watched: dict[str, TopicPartition]) -> bool:
         """Returns whether there was any answer."""
-        answered = False
         asked = time.time_ns() // 1_000
         latest = {where: OffsetSpec.latest() for where in watched.values()}
-        sources = {(where.topic, where.partition): source for source, where in watched.items()}
         try:
             answers = self._admin.list_offsets(latest, request_timeout=_PATIENCE)
         except KafkaException:
             return False
+        ends: dict[Place, int] = {}
         for where, answer in answers.items():
             try:
                 offset = answer.result().offset
             except KafkaException:
                 continue  # no answer, no end
             if offset >= 0:  # what librdkafka says of a broker out of reach is not always an exception
-                self._hear(sources[where.topic, where.partition], asked, offset)
-                self._connection.answered()
-                answered = True
-        return answered
+                ends[where.topic, where.partition] = offset
+        if not ends:
+            return False
+        self._connection.answered()
+        shown = self._hidden.none_behind(ends)
+        for place, offset in ends.items():
+            self._hear(source_name(*place), asked, offset, place in shown)
+        return True
 
-    def _hear(self, source: str, asked: int, offset: int) -> None:
-        before, self._answered[source] = self._answered[source], asked
-        if asked > before + _AWAY:
-            self._returned[source] = asked + self._grace
-        sure = asked >= max(self._sure_from, self._returned.get(source, 0))
+    def _hear(self, source: str, asked: int, offset: int, all_is_shown: bool) -> None:
+        last = self._ends.get(source)
+        if all_is_shown or last is not None and offset > last.offset:  # if not, it may be that nothing can be written
+            before, self._answered[source] = self._answered[source], asked
+            if asked > before + _AWAY:
+                self._returned[source] = asked + self._grace
+        sure = all_is_shown and asked >= max(self._sure_from, self._returned.get(source, 0))
         self._ends[source] = End(asked, offset, sure)
 
     def _commit(self, reported: dict[tuple[str, int], int]) -> None:
