@@ -168,7 +168,7 @@ class _SessionLogic(StatefulBatchLogic[Timed, list[Session], bytes]):
         for batch in values:
             self.sessions.add(batch.rows)
             closed += self.sessions.close(batch.watermark)
-        self.open.are(self.sessions.count)
+        self.open.are(self.sessions.count, self.sessions.opened)
         if closed:
             metrics.sessions_closed.inc(len(closed))
         return ([closed] if closed else []), StatefulBatchLogic.RETAIN
