@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dataflow import logs
 from dataflow.pace import Pace
@@ -27,6 +27,24 @@ class Ends(Protocol):
     sources: tuple[str, ...]  # of all processes
 
     def end(self, source: str) -> Any | None: ...
+
+
+class Standing(NamedTuple):
+    """Where one partition stands; times are in microseconds."""
+
+    source: str
+    offset: int | None  # of the next row; None: not read by this process, or not yet
+    end: int | None  # of the partition, as far as it is known; only this process' are
+    read_to_end: int | None  # all that was stored before this wall time has been read
+    bound: Time  # no row on time is to come from before it; NEVER: the shards of this process have not heard of one
+    holds: bool  # the watermark waits for it
+
+    @property
+    def to_read(self) -> int | None:
+        """Offsets to its end."""
+        if self.end is None or self.offset is None or self.offset < 0:
+            return None
+        return max(0, self.end - self.offset)
 
 
 class Progress:
@@ -79,12 +97,8 @@ class Progress:
 
     def rows_to_read(self) -> dict[str, int]:
         """How many offsets each source of this process is away from its end, as far as both are known."""
-        behind = {}
-        for source, offset in list(self._offsets.items()):
-            end = self._ends.end(source)
-            if end is not None and offset >= 0:
-                behind[source] = max(0, end.offset - offset)
-        return behind
+        to_read = ((standing.source, standing.to_read) for standing in self.standings())
+        return {source: rows for source, rows in to_read if rows is not None}
 
     def behind_its_end(self, seconds: float) -> str | None:
         """Which source of this process has not been read to its end as of so long ago, in a sentence; None if all have."""
@@ -106,6 +120,24 @@ class Progress:
         """That of the process' shards, in Unix seconds; None while it stands nowhere."""
         slowest = self._pace.slowest()
         return (slowest - self._lateness) / _MICROSECONDS if NEVER < slowest < END else None
+
+    def standings(self) -> list[Standing]:
+        """Every partition, also those that other processes read."""
+        bounds, holding = self._pace.bounds(), self.holding()
+        standings = []
+        for source in self._ends.sources:
+            end = self._ends.end(source)
+            standings.append(
+                Standing(
+                    source,
+                    self._offsets.get(source),
+                    end.offset if end is not None else None,
+                    self._claims.get(source),
+                    bounds.get(source, NEVER),
+                    source in holding,
+                )
+            )
+        return standings
 
     def holding(self) -> set[str]:
         """The sources on which the watermark waits: the slowest, or those that have not been heard of at all."""

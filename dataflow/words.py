@@ -46,7 +46,7 @@ def shortened(value: bytes | None) -> str:
     """A message's value in one line."""
     if value is None:
         return "(no value)"
-    text = value.decode(errors="backslashreplace")
+    text = value[:1_000].decode(errors="backslashreplace")  # all of those 200 that are shown
     text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
     return text if len(text) <= 200 else f"{text[:200]}… ({len(value):,} bytes)"
 

@@ -1,0 +1,93 @@
+"use strict";
+// Draws a user's swim lane: hits above, rows of purchases in the middle, sessions below; the watermark runs through.
+
+const LANE = { width: 1200, left: 88, right: 24, hits: 44, paid: 96, spans: 132, row: 30, shortest: 60, longest: 240 };
+
+function svg(name, attributes, text) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function titled(element, text) {
+  element.append(svg("title", {}, text));
+  return element;
+}
+
+function kindOf(type) {
+  return { "page-view": "view", click: "click", purchase: "purchase" }[type] || "other";
+}
+
+// The stretch of event time that is drawn, and where each moment of it is.
+function scale(lane, watermark) {
+  const times = [...lane.hits, ...lane.purchases].map((each) => each.time);
+  const closes = lane.sessions.map((each) => each.closes || each.end);
+  const to = Math.max(...times, ...closes, watermark === null ? -Infinity : Math.min(watermark, Math.max(...closes, ...times) + 30)) + 2;
+  const first = Math.min(...times);
+  const from = Math.max(Math.min(first, to - LANE.shortest + 4), to - LANE.longest) - 4;
+  const room = LANE.width - LANE.left - LANE.right;
+  return { from, to, x: (time) => LANE.left + ((time - from) / (to - from)) * room };
+}
+
+// Sessions that would stand on each other's labels go into rows of their own.
+function rowsOf(sessions, x) {
+  const ends = [];
+  return sessions.map((each) => {
+    const start = x(each.start);
+    let row = ends.findIndex((end) => end < start);
+    if (row < 0) row = ends.push(0) - 1;
+    ends[row] = Math.max(x(each.closes || each.end) + 10, start + 190);
+    return row;
+  });
+}
+
+function drawLane(lane, watermark) {
+  const { from, to, x } = scale(lane, watermark);
+  const sessions = lane.sessions.filter((each) => (each.closes || each.end) >= from);
+  const rows = rowsOf(sessions, x);
+  const height = LANE.spans + (Math.max(0, ...rows) + 1) * LANE.row + 14;
+  const drawn = svg("svg", { viewBox: `0 0 ${LANE.width} ${height}`, role: "img" });
+  drawn.append(svg("title", {}, "Hits, purchase rows and sessions of the user over event time"));
+
+  const step = [5, 10, 20, 30, 60].find((each) => (to - from) / each <= 13);
+  for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
+    drawn.append(svg("line", { x1: x(time), x2: x(time), y1: 22, y2: height - 8, class: "grid" }));
+    drawn.append(svg("text", { x: x(time), y: 14, "text-anchor": "middle" }, clock(time)));
+  }
+  for (const [name, y] of [["hits", LANE.hits], ["purchases", LANE.paid], ["sessions", LANE.spans + 12]]) {
+    drawn.append(svg("text", { x: 0, y: y + 4, class: "name" }, name));
+  }
+  const visible = (each) => each.time >= from;
+
+  for (const met of lane.matches) {
+    if (Math.min(met.event, met.paid) < from) continue;
+    const line = svg("line", { x1: x(met.event), y1: LANE.hits, x2: x(met.paid), y2: LANE.paid, class: met.taken ? "met taken" : "met" });
+    drawn.append(titled(line, met.taken ? `${met.amount} is the session's amount` : `${met.amount} matches too`));
+  }
+  for (const hit of lane.hits.filter(visible)) {
+    const dot = svg("circle", { cx: x(hit.time), cy: LANE.hits, r: hit.type === "purchase" ? 6 : 5, class: `hit ${hit.late ? "late" : kindOf(hit.type)}` });
+    drawn.append(titled(dot, `${clock(hit.time, 3)} ${hit.type}, page ${hit.page}, at ${hit.at}${hit.late ? ", late" : ""}`));
+  }
+  for (const paid of lane.purchases.filter(visible)) {
+    const [cx, cy] = [x(paid.time), LANE.paid];
+    const diamond = svg("path", { d: `M${cx} ${cy - 6}l6 6l-6 6l-6 -6z`, class: `paid ${paid.fate}` });
+    drawn.append(titled(diamond, `${clock(paid.time, 3)} ${paid.amount}, page ${paid.page}, at ${paid.at}, ${paid.fate}`));
+    drawn.append(svg("text", { x: cx + 10, y: cy + 4 }, paid.fate === "matched" ? paid.amount : `${paid.amount} ${paid.fate}`));
+  }
+  sessions.forEach((each, number) => {
+    const y = LANE.spans + rows[number] * LANE.row;
+    const [start, end] = [Math.max(LANE.left, x(each.start)), x(each.end)];
+    const kind = each.suspicion ? "suspicious" : each.closes ? "open" : "closed";
+    if (each.closes) drawn.append(svg("rect", { x: end, y, width: x(each.closes) - end, height: 22, rx: 5, class: "tail" }));
+    const bar = svg("rect", { x: start - 6, y, width: end - start + 12, height: 22, rx: 6, class: `span ${kind}` });
+    drawn.append(titled(bar, `${each.id}, ${each.closes ? `closes when the watermark has passed ${clock(each.closes)}` : "closed"}`));
+    const amount = each.amount === "0" ? "" : `, ${each.amount}`;
+    drawn.append(svg("text", { x: start + 3, y: y + 15, class: "label" }, `${each.id.slice(0, 8)}  ${many(each.events, "event")}${amount}`));
+  });
+  if (watermark !== null && watermark >= from && watermark <= to) {
+    drawn.append(svg("line", { x1: x(watermark), x2: x(watermark), y1: 24, y2: height - 4, class: "watermark" }));
+    drawn.append(svg("text", { x: x(watermark) - 5, y: 72, class: "watermark", "text-anchor": "end" }, "watermark"));
+  }
+  return drawn;
+}
