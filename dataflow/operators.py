@@ -69,7 +69,7 @@ class AtWork:
 
 @operator
 def clock(
-    step_id: str, up: KeyedStream[Batch], lateness: int, origin: Origin, pace: Pace, at_work: AtWork
+    step_id: str, up: KeyedStream[Batch], lateness: int, origin: Origin, pace: Pace, at_work: AtWork | None
 ) -> KeyedStream[Ticked]:
     """Advances a shard's watermark, and takes out rows that it has passed.
 
@@ -86,7 +86,8 @@ def clock(
             if state.watermark == END:
                 raise UserError("the recovery store is of a run that stopped at the end; start with an empty one")
             made.restore(state)
-        at_work.clocks.append(made)
+        if at_work is not None:
+            at_work.clocks.append(made)
         return made
 
     def advance(clock: Clock, batch: Batch) -> Ticked:
@@ -103,7 +104,7 @@ def clock(
 
 @operator
 def join_purchases(
-    step_id: str, up: KeyedStream[Timed], window: int, origin: Origin, at_work: AtWork
+    step_id: str, up: KeyedStream[Timed], window: int, origin: Origin, at_work: AtWork | None
 ) -> KeyedStream[Joined]:
     """Finds the amounts of purchase events.
 
@@ -119,7 +120,8 @@ def join_purchases(
         made = IntervalJoin(window)
         if state is not None:
             made.restore(state)
-        at_work.joins.append(made)
+        if at_work is not None:
+            at_work.joins.append(made)
         return made
 
     def join(held: IntervalJoin, batch: Timed) -> Joined:
@@ -144,7 +146,7 @@ def session_window(
     folder: Callable[[Fold, Any], Fold],
     merger: Callable[[Fold, Fold], Fold],
     keeper: Keeper,
-    at_work: AtWork,
+    at_work: AtWork | None,
 ) -> KeyedStream[list[Session[Fold]]]:
     """Folds each user's rows into sessions and emits those that the watermark has closed, a list at a time.
 
@@ -163,7 +165,8 @@ def session_window(
     def build(data: bytes | None) -> _SessionLogic:
         kept = snapshots.unpack(data) if data is not None else []
         sessions = Sessions(gap, hold, builder, folder, merger)
-        at_work.sessions.append(sessions)
+        if at_work is not None:
+            at_work.sessions.append(sessions)
         return _SessionLogic(sessions, snapshots, keeper, kept, metrics.StateSize(step_id))
 
     return op.stateful_batch("sessions", up, build)

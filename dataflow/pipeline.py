@@ -20,7 +20,7 @@ from bytewax.outputs import Sink
 from dataflow.batches import Batch, Output, Poll
 from dataflow.codec import Decode, decode_event, decode_purchase, encode_suspicious, encode_visits
 from dataflow.kept import KeptVisits, Reread
-from dataflow.operators import AtWork, Whole, clock, join_purchases, session_window
+from dataflow.operators import Whole, clock, join_purchases, session_window
 from dataflow.pace import Pace
 from dataflow.page.onlooker import Onlooker
 from dataflow.rules.rows import PARTITIONS, SECOND, Event, Rejected, Row
@@ -89,7 +89,7 @@ def build(
         onlooker: sees what passes; without one nothing is done for it.
     """
     pace, origin = pace or Pace(), origin or Origin(rules.shards)
-    at_work = onlooker.at_work if onlooker is not None else AtWork()
+    at_work = onlooker.at_work if onlooker is not None else None
     keeper = KeptVisits(inputs.reread(decode_event)) if inputs.reread is not None else Whole(Visit)
     flow = Dataflow("visits")
     events = op.input("read_events", flow, inputs.events(decode_event))

@@ -28,6 +28,8 @@ class Ends(Protocol):
 
     def end(self, source: str) -> Any | None: ...
 
+    def back_at(self, source: str) -> int | None: ...
+
 
 class Standing(NamedTuple):
     """Where one partition stands; times are in microseconds."""
@@ -36,6 +38,7 @@ class Standing(NamedTuple):
     offset: int | None  # of the next row; None: not read by this process, or not yet
     end: int | None  # of the partition, as far as it is known; only this process' are
     read_to_end: int | None  # all that was stored before this wall time has been read
+    back_at: int | None  # if its brokers had been away: when those who write to it are back too
     bound: Time  # no row on time is to come from before it; NEVER: the shards of this process have not heard of one
     holds: bool  # the watermark waits for it
 
@@ -133,6 +136,7 @@ class Progress:
                     self._offsets.get(source),
                     end.offset if end is not None else None,
                     self._claims.get(source),
+                    self._ends.back_at(source),
                     bounds.get(source, NEVER),
                     source in holding,
                 )

@@ -67,6 +67,10 @@ class Lookout:
         """The last answer for a watched partition, if there is one that tells the whole truth."""
         return self._ends.get(source)
 
+    def back_at(self, source: str) -> int | None:
+        """The wall time, in microseconds, from which on a partition that had been away has its writers back."""
+        return self._returned.get(source)
+
     def count(self, topic: str) -> int:
         """How many partitions the topic had when last looked at; they only ever become more."""
         return self._partitions[topic]

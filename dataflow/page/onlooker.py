@@ -24,7 +24,7 @@ from dataflow.rules.rows import END, NEVER, Event, Purchase, Rejected, Row, Time
 from dataflow.rules.visits import NO_PAGE_VIEW, TOO_MANY_EVENTS, Finished
 from dataflow.words import number, seconds, shortened
 
-SHOWN = 10  # of each kind
+SHOWN = 8  # of each kind
 _SUSPICIONS = {TOO_MANY_EVENTS: "too many events", NO_PAGE_VIEW: "no page view"}
 
 
@@ -174,7 +174,9 @@ class Onlooker:
 
 def below(mark: Time) -> Callable[[Row], str]:
     """Says of a row that is late how far it lies below its partition's mark, as far as that is a time."""
-    return lambda row: f"{seconds(round(mark - row.time)) + ' ' if mark < END else ''}below the mark of its partition"
+    return lambda row: (
+        f"{seconds(round(mark - row.time, -5)) + ' ' if mark < END else ''}below the mark of its partition"
+    )
 
 
 def _unreadable(message: Rejected) -> Noted:

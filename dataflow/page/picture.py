@@ -13,12 +13,13 @@ from dataflow import health, metrics, shutdown
 from dataflow.cluster import Place
 from dataflow.page.lane import Lane
 from dataflow.page.onlooker import Lists, Onlooker
-from dataflow.page.waiting import state, summary, why
+from dataflow.page.waiting import holding, state, summary, why
 from dataflow.progress import Progress, Standing
 from dataflow.rules.rows import NEVER, SECOND
 from dataflow.words import number
 
 PARTITIONS = 64  # that are shown: those that hold the watermark, then those with the most rows to read
+EXPLAINED = 3  # of those that hold it; more say the same
 _OVER = 10.0  # seconds over which rates are taken
 _FRESH = 0.8  # seconds; several who look at once see the same
 
@@ -40,7 +41,7 @@ class Partition(msgspec.Struct):
     end: int | None
     to_read: int | None
     mark: float | None
-    reached: float | None  # where it lets the watermark be, the lateness aside: its mark, or farther if it is at its end
+    reached: float | None  # its mark, or beyond it if it is at its end: no row on time is to come from before
     holds: bool
     why: str
 
@@ -114,9 +115,7 @@ class Pictures:
         kafka_is_up: whether brokers can be reached.
     """
 
-    def __init__(
-        self, place: Place, onlooker: Onlooker, progress: Progress, kafka_is_up: Callable[[], bool]
-    ) -> None:
+    def __init__(self, place: Place, onlooker: Onlooker, progress: Progress, kafka_is_up: Callable[[], bool]) -> None:
         self._place = place
         self._onlooker = onlooker
         self._progress = progress
@@ -151,14 +150,14 @@ class Pictures:
     def _take(self, monotonic: float) -> Picture:
         now, kafka_is_up = time.time_ns() // 1_000, self._kafka_is_up()
         standings, marks = self._progress.standings(), self._onlooker.marks()
-        waits, holding = summary(standings, now, kafka_is_up)
+        held = holding(standings, now)
+        explained = {each.source for each in held[:EXPLAINED]}
         slowest = min((each.bound for each in standings), default=NEVER)
         shown = sorted(standings, key=lambda each: (not each.holds, -(each.to_read or 0)))[:PARTITIONS]
         order = {source: place for place, source in enumerate(each.source for each in standings)}
         condition, reason = self._state(kafka_is_up)
 
         def partition(each: Standing) -> Partition:
-            holds = each.source in holding
             return Partition(
                 source=each.source,
                 state=state(each, slowest, now),
@@ -167,8 +166,8 @@ class Pictures:
                 to_read=each.to_read,
                 mark=number(marks.get(each.source, NEVER)),
                 reached=number(each.bound),
-                holds=holds,
-                why=why(each, now, kafka_is_up) if holds else "",
+                holds=each in held,
+                why=why(each, now, kafka_is_up) if each.source in explained else "",
             )
 
         return Picture(
@@ -180,8 +179,8 @@ class Pictures:
             state=condition,
             state_why=reason,
             watermark=number(self._onlooker.watermark()),
-            waits=waits,
-            holding=holding,
+            waits=summary(standings, held, now, kafka_is_up),
+            holding=[each.source for each in held],
             sessions_open=int(_value(metrics.sessions_open)),
             sessions=self._sessions.take(
                 monotonic, {"opened": _value(metrics.sessions_opened), "closed": _value(metrics.sessions_closed)}

@@ -1,7 +1,7 @@
 "use strict";
 // Draws a user's swim lane: hits above, rows of purchases in the middle, sessions below; the watermark runs through.
 
-const LANE = { width: 1200, left: 88, right: 24, hits: 44, paid: 96, spans: 132, row: 30, shortest: 60, longest: 240 };
+const LANE = { left: 74, right: 24, hits: 44, paid: 92, spans: 124, row: 36, bar: 14, label: 170, shortest: 40, second: 5 };
 
 function svg(name, attributes, text) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -19,14 +19,14 @@ function kindOf(type) {
   return { "page-view": "view", click: "click", purchase: "purchase" }[type] || "other";
 }
 
-// The stretch of event time that is drawn, and where each moment of it is.
-function scale(lane, watermark) {
+// The stretch of event time that is drawn, which is all of it if a second then has its room, and where each moment is.
+function scale(lane, watermark, width) {
   const times = [...lane.hits, ...lane.purchases].map((each) => each.time);
   const closes = lane.sessions.map((each) => each.closes || each.end);
   const to = Math.max(...times, ...closes, watermark === null ? -Infinity : Math.min(watermark, Math.max(...closes, ...times) + 30)) + 2;
   const first = Math.min(...times);
-  const from = Math.max(Math.min(first, to - LANE.shortest + 4), to - LANE.longest) - 4;
-  const room = LANE.width - LANE.left - LANE.right;
+  const room = width - LANE.left - LANE.right;
+  const from = Math.max(Math.min(first, to - LANE.shortest) - 4, to - room / LANE.second);
   return { from, to, x: (time) => LANE.left + ((time - from) / (to - from)) * room };
 }
 
@@ -37,25 +37,25 @@ function rowsOf(sessions, x) {
     const start = x(each.start);
     let row = ends.findIndex((end) => end < start);
     if (row < 0) row = ends.push(0) - 1;
-    ends[row] = Math.max(x(each.closes || each.end) + 10, start + 190);
+    ends[row] = Math.max(x(each.closes || each.end) + 12, start + LANE.label);
     return row;
   });
 }
 
-function drawLane(lane, watermark) {
-  const { from, to, x } = scale(lane, watermark);
+function drawLane(lane, watermark, width) {
+  const { from, to, x } = scale(lane, watermark, width);
   const sessions = lane.sessions.filter((each) => (each.closes || each.end) >= from);
   const rows = rowsOf(sessions, x);
-  const height = LANE.spans + (Math.max(0, ...rows) + 1) * LANE.row + 14;
-  const drawn = svg("svg", { viewBox: `0 0 ${LANE.width} ${height}`, role: "img" });
+  const height = LANE.spans + (Math.max(0, ...rows) + 1) * LANE.row + 6;
+  const drawn = svg("svg", { width, height, role: "img" });
   drawn.append(svg("title", {}, "Hits, purchase rows and sessions of the user over event time"));
 
-  const step = [5, 10, 20, 30, 60].find((each) => (to - from) / each <= 13);
+  const step = [5, 10, 20, 30, 60].find((each) => ((to - from) / each) * 62 <= width - LANE.left) || 60;
   for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
     drawn.append(svg("line", { x1: x(time), x2: x(time), y1: 22, y2: height - 8, class: "grid" }));
     drawn.append(svg("text", { x: x(time), y: 14, "text-anchor": "middle" }, clock(time)));
   }
-  for (const [name, y] of [["hits", LANE.hits], ["purchases", LANE.paid], ["sessions", LANE.spans + 12]]) {
+  for (const [name, y] of [["hits", LANE.hits], ["purchases", LANE.paid], ["sessions", LANE.spans + LANE.bar / 2]]) {
     drawn.append(svg("text", { x: 0, y: y + 4, class: "name" }, name));
   }
   const visible = (each) => each.time >= from;
@@ -79,11 +79,16 @@ function drawLane(lane, watermark) {
     const y = LANE.spans + rows[number] * LANE.row;
     const [start, end] = [Math.max(LANE.left, x(each.start)), x(each.end)];
     const kind = each.suspicion ? "suspicious" : each.closes ? "open" : "closed";
-    if (each.closes) drawn.append(svg("rect", { x: end, y, width: x(each.closes) - end, height: 22, rx: 5, class: "tail" }));
-    const bar = svg("rect", { x: start - 6, y, width: end - start + 12, height: 22, rx: 6, class: `span ${kind}` });
+    const bar = svg("rect", { x: start - 6, y, width: end - start + 12, height: LANE.bar, rx: 6, class: `span ${kind}` });
+    if (each.closes) {
+      const middle = y + LANE.bar / 2;
+      drawn.append(svg("line", { x1: end + 6, x2: x(each.closes), y1: middle, y2: middle, class: "tail" }));
+      drawn.append(svg("line", { x1: x(each.closes), x2: x(each.closes), y1: y, y2: y + LANE.bar, class: "tail end" }));
+    }
     drawn.append(titled(bar, `${each.id}, ${each.closes ? `closes when the watermark has passed ${clock(each.closes)}` : "closed"}`));
-    const amount = each.amount === "0" ? "" : `, ${each.amount}`;
-    drawn.append(svg("text", { x: start + 3, y: y + 15, class: "label" }, `${each.id.slice(0, 8)}  ${many(each.events, "event")}${amount}`));
+    const amount = each.amount === "0" ? "" : ` · amount ${each.amount}`;
+    const label = `${each.id.slice(0, 6)}… · ${many(each.events, "event")}${amount}`;
+    drawn.append(svg("text", { x: Math.min(start - 5, width - LANE.label), y: y + LANE.bar + 13, class: "label" }, label));
   });
   if (watermark !== null && watermark >= from && watermark <= to) {
     drawn.append(svg("line", { x1: x(watermark), x2: x(watermark), y1: 24, y2: height - 4, class: "watermark" }));

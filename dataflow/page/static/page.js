@@ -85,13 +85,13 @@ function partitions(picture) {
   for (const each of picture.partitions) {
     const row = make("tr", undefined, each.holds ? "holds" : "");
     row.append(make("td", each.source), make("td", each.state, "quiet"));
-    for (const text of [
-      number(each.offset), number(each.end), number(each.to_read), clock(each.mark), clock(each.reached),
-      each.reached === null ? "–" : span(picture.now - each.reached),
-    ]) row.append(make("td", text, "n"));
+    row.append(make("td", number(each.offset), "n"), make("td", number(each.end), "n wide"));
+    row.append(make("td", number(each.to_read), "n"), make("td", clock(each.mark), "n wide"));
+    row.append(make("td", clock(each.reached), "n wide"));
+    row.append(make("td", each.reached === null ? "–" : span(picture.now - each.reached), "n"));
     rows.push(row);
     if (each.why) {
-      const cell = make("td", `holds the watermark back: it ${each.why}`, "why");
+      const cell = make("td", `The watermark waits for it: it ${each.why}.`, "why");
       cell.colSpan = 8;
       const more = make("tr", undefined, "holds");
       more.append(cell);
@@ -128,7 +128,7 @@ function followed(news) {
   const elsewhere = `User ${user.user} is in shard ${user.shard}, which another process of this job has: ask for them there.`;
   const none = `User ${user.user} is in shard ${user.shard}. Nothing of them is open, and nothing has come since you looked.`;
   put("lane-note", !user.here ? elsewhere : nothing ? none : `User ${user.user}, in shard ${user.shard}`);
-  at("lane").replaceChildren(...(nothing ? [] : [drawLane(lane, picture.watermark)]));
+  at("lane").replaceChildren(...(nothing ? [] : [drawLane(lane, picture.watermark, at("lane").clientWidth)]));
   at("key").hidden = at("spans").hidden = nothing;
   const rows = lane.sessions.map((each) => {
     const row = make("tr");
