@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 60  # seconds
+from programs import PATIENCE
+
 # the browser reads from 3 and writes to 4
 _START = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
 _HIGH = 20  # file descriptors from here on are in nobody's way

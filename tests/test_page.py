@@ -243,7 +243,6 @@ def standing(source: str = "clicks/0", **said: object) -> Standing:
             {"offset": None, "end": None, "read_to_end": None}, True, "read elsewhere",
             "is read by another process, and is at 1970-01-01 00:08:20", id="of another process, behind",
         ),
-        pytest.param({"bound": NEVER}, True, "at its end", "has no row yet, nor has any other", id="nothing anywhere"),
     ],
 )  # fmt: skip
 def test_a_partition_that_holds_the_watermark_back_says_why(said, kafka, in_a_word, sentence):
@@ -269,6 +268,12 @@ def test_a_partition_that_goes_on_with_the_clock_holds_nothing_back(said):
     slowest, other = standing(**said), standing("clicks/1", bound=600 * SECOND, holds=False)
     assert holding([slowest, other], NOW) == []
     assert summary([slowest, other], [], NOW, True).startswith("Nothing holds the watermark back")
+
+
+def test_event_time_begins_with_the_first_row_of_all():
+    partitions = [standing(f"clicks/{number}", bound=NEVER) for number in range(2)]
+    assert holding(partitions, NOW) == []
+    assert summary(partitions, [], NOW, True) == "No partition has a row yet: event time has not begun."
 
 
 def test_of_several_that_hold_it_the_one_with_the_most_to_read_is_named():

@@ -40,7 +40,7 @@ def holding(standings: Sequence[Standing], now: int) -> list[Standing]:
 
     def in_step(each: Standing) -> bool:
         kind = state(each, each.bound, now)
-        return each.bound > NEVER and (kind in (AT_END, ENDED) or (kind == ELSEWHERE and each.bound >= highest - FRESH))
+        return kind in (AT_END, ENDED) or (kind == ELSEWHERE and each.bound >= highest - FRESH)
 
     held = [each for each in standings if each.holds and not in_step(each)]
     return sorted(held, key=lambda each: -(each.to_read or 0))
@@ -58,8 +58,6 @@ def why(standing: Standing, now: int, kafka_is_up: bool) -> str:
     if kind == READING:
         at = "none has been read" if standing.bound == NEVER else f"it is at {_at(standing.bound)}"
         return f"is being read: {count(standing.to_read, 'row')} to its end, {at}"
-    if kind == AT_END:
-        return "has no row yet, nor has any other"
     if standing.back_at is not None and standing.back_at > now:
         return (
             f"was out of reach, and those who write to it have {(standing.back_at - now) / SECOND:.0f} s to come back"
@@ -71,6 +69,8 @@ def summary(standings: Sequence[Standing], held: Sequence[Standing], now: int, k
     """What the watermark waits for, in one sentence; `held` is what `holding` says."""
     if not any(each.holds for each in standings):
         return "No shard of this process has heard of any partition yet."
+    if not held and all(each.bound == NEVER for each in standings):
+        return "No partition has a row yet: event time has not begun."
     if not held:
         return "Nothing holds the watermark back: it goes on with the clock."
     more = f"; so do {len(held) - 1} more" if len(held) > 2 else "; so does one more" if len(held) == 2 else ""
