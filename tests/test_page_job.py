@@ -61,9 +61,7 @@ class Shop:
 def job(settings: Settings, programs, tmp_path: Path) -> str:
     """A job whose page is at this address."""
     port = free_port()
-    programs.start(
-        "dataflow", "-r", str(tmp_path / "store"), "-s", "1", **environment(settings, page_port=str(port))
-    )  # fmt: skip
+    programs.start("dataflow", "-r", str(tmp_path / "store"), "-s", "1", **environment(settings, page_port=str(port)))
     url = f"http://127.0.0.1:{port}/"
     until(lambda: _answers(url))
     return url

@@ -1,7 +1,7 @@
 "use strict";
 // Draws a user's swim lane: hits above, rows of purchases in the middle, sessions below; the watermark runs through.
 
-const LANE = { left: 74, right: 24, hits: 44, paid: 92, spans: 124, row: 36, bar: 14, label: 170, shortest: 40, second: 5 };
+const LANE = { left: 74, right: 24, hits: 44, paid: 92, spans: 124, row: 36, bar: 14, label: 190, amount: 60, shortest: 40, second: 5 };
 
 function svg(name, attributes, text) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -42,6 +42,13 @@ function rowsOf(sessions, x) {
   });
 }
 
+// Where there is room for an amount: right of its row (1), left of it (-1), or nowhere (0).
+function sideOf(purchases, number, x) {
+  const room = (left, right) => !left || !right || x(right.time) - x(left.time) > LANE.amount;
+  if (room(purchases[number], purchases[number + 1])) return 1;
+  return room(purchases[number - 1], purchases[number]) ? -1 : 0;
+}
+
 function drawLane(lane, watermark, width) {
   const { from, to, x } = scale(lane, watermark, width);
   const sessions = lane.sessions.filter((each) => (each.closes || each.end) >= from);
@@ -69,12 +76,15 @@ function drawLane(lane, watermark, width) {
     const dot = svg("circle", { cx: x(hit.time), cy: LANE.hits, r: hit.type === "purchase" ? 6 : 5, class: `hit ${hit.late ? "late" : kindOf(hit.type)}` });
     drawn.append(titled(dot, `${clock(hit.time, 3)} ${hit.type}, page ${hit.page}, at ${hit.at}${hit.late ? ", late" : ""}`));
   }
-  for (const paid of lane.purchases.filter(visible)) {
+  const purchases = lane.purchases.filter(visible);
+  purchases.forEach((paid, number) => {
     const [cx, cy] = [x(paid.time), LANE.paid];
     const diamond = svg("path", { d: `M${cx} ${cy - 6}l6 6l-6 6l-6 -6z`, class: `paid ${paid.fate}` });
     drawn.append(titled(diamond, `${clock(paid.time, 3)} ${paid.amount}, page ${paid.page}, at ${paid.at}, ${paid.fate}`));
-    drawn.append(svg("text", { x: cx + 10, y: cy + 4 }, paid.fate === "matched" ? paid.amount : `${paid.amount} ${paid.fate}`));
-  }
+    const side = sideOf(purchases, number, x);
+    const text = paid.fate === "matched" ? paid.amount : `${paid.amount} ${paid.fate}`;
+    if (side) drawn.append(svg("text", { x: cx + 10 * side, y: cy + 4, "text-anchor": side > 0 ? "start" : "end" }, text));
+  });
   sessions.forEach((each, number) => {
     const y = LANE.spans + rows[number] * LANE.row;
     const [start, end] = [Math.max(LANE.left, x(each.start)), x(each.end)];
