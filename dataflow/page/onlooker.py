@@ -47,6 +47,26 @@ class Lists(msgspec.Struct):
     unmatched: list[Noted]
 
 
+class _Suspect:
+    """What is kept of a suspicious session; there may be many, so words are made of it only when somebody looks."""
+
+    __slots__ = ("user", "identity", "start", "suspicion")
+
+    def __init__(self, session: Finished) -> None:
+        self.user = session.user
+        self.identity = session.identity
+        self.start = session.events[0].time
+        self.suspicion = session.suspicion
+
+    def noted(self) -> Noted:
+        return Noted(
+            reason=_SUSPICIONS[self.suspicion],
+            text=self.identity.decode(),
+            time=number(self.start),
+            user=shortened(self.user),
+        )
+
+
 class Onlooker:
     """Knows what is at work in the shards of this process, and sees what comes out of them.
 
@@ -61,7 +81,7 @@ class Onlooker:
         self.here: set[int] = set()  # the shards that are in this process
         self.at_work = AtWork()
         self.changes = 0  # of the lists
-        self._suspicious: deque[Noted] = deque(maxlen=SHOWN)
+        self._suspicious: deque[_Suspect] = deque(maxlen=SHOWN)
         self._late: deque[Noted] = deque(maxlen=SHOWN)
         self._dead_letters: deque[Noted] = deque(maxlen=SHOWN)
         self._unmatched: deque[Noted] = deque(maxlen=SHOWN)
@@ -111,8 +131,10 @@ class Onlooker:
             for session in finished if self._trails else ():
                 if trail := self._trails.get(session.user):
                     trail.see_finished(session)
-            suspicious = islice((each for each in reversed(finished) if each.suspicion is not None), SHOWN)
-            self._note(self._suspicious, reversed([_suspicious(each) for each in suspicious]))
+            last = list(islice((_Suspect(each) for each in reversed(finished) if each.suspicion is not None), SHOWN))
+            if last:
+                self._suspicious.extend(reversed(last))
+                self.changes += 1
         return ()
 
     def _see_late(self, rows: list[Row], why: Callable[[Row], str]) -> None:
@@ -134,8 +156,9 @@ class Onlooker:
     # --- what is there, asked by the page ---
 
     def lists(self) -> Lists:
-        kinds = self._suspicious, self._late, self._dead_letters, self._unmatched
-        return Lists(*(list(kind)[::-1] for kind in kinds))
+        suspicious = [suspect.noted() for suspect in list(self._suspicious)[::-1]]
+        kinds = self._late, self._dead_letters, self._unmatched
+        return Lists(suspicious, *(list(kind)[::-1] for kind in kinds))
 
     def watermark(self) -> Time:
         """The slowest shard's."""
@@ -181,12 +204,3 @@ def below(mark: Time) -> Callable[[Row], str]:
 
 def _unreadable(message: Rejected) -> Noted:
     return Noted(message.reason, shortened(message.value), f"{message.source}/{message.offset}")
-
-
-def _suspicious(session: Finished) -> Noted:
-    return Noted(
-        reason=_SUSPICIONS[session.suspicion],
-        text=session.identity.decode(),
-        time=number(session.events[0].time),
-        user=shortened(session.user),
-    )
