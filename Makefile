@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-long test-realtime chaos soak bench throughput kafka clean
+.PHONY: demo test test-long test-realtime chaos soak bench throughput screenshots kafka clean
 
 demo: $(READY)  ## everything at once on an embedded broker, for about half a minute
 	@$(BIN)/python -m dataflow.demo
@@ -27,6 +27,9 @@ bench: $(READY)  ## how late sessions are, and what is held when users have gone
 
 throughput: $(READY) kafka  ## events a second, beside a loop that only copies; 20 minutes, see bench/README.md
 	@$(BIN)/python -m bench.throughput
+
+screenshots: $(READY)  ## the pictures of the live page in the README; needs Chromium and pngquant
+	@PYTHONPATH=tests $(BIN)/python -m screenshots
 
 test-long: $(READY)  ## 10,000 random cases of each property instead of 300; says how many were tried
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --hypothesis-show-statistics tests/test_any_order.py tests/test_codec.py

@@ -101,7 +101,9 @@ def main() -> int:
     try:
         arguments = _arguments()
         number = arguments.process_id or 0
-        job = make_flow(Place(number, store=None))  # first: it finds most mistakes, and leaves nothing behind
+        processes = len(arguments.addresses.split(";")) if arguments.addresses else 1
+        # first: it finds most mistakes, and leaves nothing behind
+        job = make_flow(Place(number, store=None, processes=processes))
         open_store(arguments.recovery_directory, number)
     except UserError as error:
         logs.fail(error)

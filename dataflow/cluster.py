@@ -9,10 +9,11 @@ from dataflow.errors import UserError
 
 
 class Place(NamedTuple):
-    """The number of a process in its cluster, and its recovery store if it has one."""
+    """The number of a process in its cluster, its recovery store if it has one, and how many processes there are."""
 
     process_id: int
     store: Path | None
+    processes: int = 1
 
     @classmethod
     def as_told(cls) -> "Place":
@@ -21,8 +22,9 @@ class Place(NamedTuple):
         parser.add_argument("-i", "--process-id", type=int, default=process_id() or 0)
         store = os.environ.get("BYTEWAX_RECOVERY_DIRECTORY")
         parser.add_argument("-r", "--recovery-directory", type=Path, default=Path(store) if store else None)
+        parser.add_argument("-a", "--addresses", default=addresses())
         told = parser.parse_known_args()[0]
-        return cls(told.process_id, told.recovery_directory)
+        return cls(told.process_id, told.recovery_directory, len(told.addresses.split(";")) if told.addresses else 1)
 
 
 def process_id() -> int | None:

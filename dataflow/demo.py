@@ -5,6 +5,7 @@ Kafka client, and in the end holds what came out against the batch answer. Witho
 """
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -227,7 +228,14 @@ def _say(line: str) -> None:
 
 
 def _run(settings: Settings, directory: Path, console: Console) -> int:
-    environment = {**os.environ, "VISITS_BROKERS": settings.brokers, "VISITS_LOG_FORMAT": "text"}
+    page = settings.page_port or _free_port()
+    environment = {
+        **os.environ,
+        "VISITS_BROKERS": settings.brokers,
+        "VISITS_LOG_FORMAT": "text",
+        "VISITS_PAGE_PORT": str(page),
+    }
+    console.print(f"Watch it meanwhile: http://localhost:{page}/")
     programs: list[subprocess.Popen] = []
 
     def start(name: str, *arguments: str) -> subprocess.Popen:
@@ -263,6 +271,12 @@ def _run(settings: Settings, directory: Path, console: Console) -> int:
         for program in programs:
             program.kill()
             program.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _must_run(*programs: subprocess.Popen, directory: Path) -> None:

@@ -4,13 +4,10 @@ The engine's own server cannot be extended, so this is one more, on a port of it
 says 200 without a reason, nor anything else without saying why.
 """
 
-import threading
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from dataflow import pulse, shutdown
-from dataflow.errors import UserError
+from dataflow import pulse, serving, shutdown
 from dataflow.progress import Progress
 
 STUCK = 30  # seconds in one call
@@ -47,7 +44,7 @@ def serve(port: int, kafka_is_up: Callable[[], bool], progress: Progress) -> Non
     """Answers from now on, in a thread. Raises UserError if the port cannot be had."""
     probes = {"/live": lambda: live(kafka_is_up), "/ready": lambda: ready(kafka_is_up, progress)}
 
-    class Probe(BaseHTTPRequestHandler):
+    class Probe(serving.Quiet):
         def do_GET(self) -> None:
             ask = probes.get(self.path)
             if ask is None:
@@ -64,11 +61,4 @@ def serve(port: int, kafka_is_up: Callable[[], bool], progress: Progress) -> Non
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass  # a line every few seconds for ever
-
-    try:
-        server = ThreadingHTTPServer(("", port), Probe)
-    except OSError as error:
-        raise UserError(f"VISITS_HEALTH_PORT: port {port} cannot be had: {error.strerror}") from None
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    serving.serve("health", "", port, Probe)

@@ -21,6 +21,9 @@ from dataflow.kafka.sink import KafkaSink, SinkState, Writer
 from dataflow.kafka.source import KafkaSource, Reading, start_offset
 from dataflow.kafka.written import Written
 from dataflow.pace import Pace
+from dataflow.page.onlooker import Onlooker
+from dataflow.page.picture import Pictures
+from dataflow.page.server import Page
 from dataflow.partitioner import PARTITIONERS
 from dataflow.pipeline import Inputs, Outputs, Rules, build
 from dataflow.progress import Progress
@@ -88,6 +91,11 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
     metrics.watch(progress)
     if settings.health_port:
         health.serve(settings.health_port, connection.is_up, progress)
+    onlooker = None
+    if settings.page_port:
+        onlooker = Onlooker(rules.shards, *settings.inputs)
+        page = Page(settings.page_address, settings.page_port, Pictures(place, onlooker, progress, connection.is_up))
+        log.info("the page is on %s", page.url, extra=logs.event("page"))
     reading = Reading(
         connection=connection,
         lookout=lookout,
@@ -113,7 +121,7 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
         events_topic=settings.topic_user_events,
         purchases_topic=settings.topic_purchases,
     )
-    return build(inputs, Outputs(*map(sink, settings.outputs)), rules, pace, origin)
+    return build(inputs, Outputs(*map(sink, settings.outputs)), rules, pace, origin, onlooker)
 
 
 def _origin(settings: Settings) -> Origin:

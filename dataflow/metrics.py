@@ -31,6 +31,9 @@ rows_late = Counter(
 )
 dead_letters = Counter("visits_dead_letters", "Messages that cannot be read, by what is wrong.", ["topic", "reason"])
 unmatched = Counter("visits_unmatched_purchases", "Purchase rows that met no event in their time (late ones aside).")
+sessions_opened = Counter(
+    "visits_sessions_opened", "Sessions that have begun; those that a later row joined to another one are in it twice."
+)
 sessions_closed = Counter("visits_sessions_closed", "Sessions that have been closed.")
 sessions_open = Gauge("visits_sessions_open", "Sessions that are open.")
 state_bytes = Gauge("visits_state_bytes", "Bytes of a step's state in the last snapshots of all its parts.", ["step"])
@@ -89,8 +92,13 @@ class OpenSessions:
 
     def __init__(self) -> None:
         self._last = 0
+        self._opened = 0
 
-    def are(self, count: int) -> None:
+    def are(self, count: int, opened: int = 0) -> None:
+        """There are so many now, and so many have ever been opened here."""
+        if opened != self._opened:
+            sessions_opened.inc(opened - self._opened)
+            self._opened = opened
         if count != self._last:
             sessions_open.inc(count - self._last)
             self._last = count

@@ -5,6 +5,8 @@ every key that it wakes, so a key for every user would cost more than all the re
 all of them are driven by the watermarks that come with the batches.
 """
 
+from dataclasses import dataclass, field
+
 # Callable of typing: Bytewax cannot look into that of collections.abc on Python 3.10
 from typing import Any, Callable, Protocol, TypeVar
 
@@ -56,14 +58,26 @@ class Whole:
         return kept
 
 
+@dataclass(frozen=True)
+class AtWork:
+    """The rules at work in the shards of this process, for whoever wants to look at them; each adds itself."""
+
+    clocks: list[Clock] = field(default_factory=list)
+    joins: list[IntervalJoin] = field(default_factory=list)
+    sessions: list[Sessions] = field(default_factory=list)
+
+
 @operator
-def clock(step_id: str, up: KeyedStream[Batch], lateness: int, origin: Origin, pace: Pace) -> KeyedStream[Ticked]:
+def clock(
+    step_id: str, up: KeyedStream[Batch], lateness: int, origin: Origin, pace: Pace, at_work: AtWork | None = None
+) -> KeyedStream[Ticked]:
     """Advances a shard's watermark, and takes out rows that it has passed.
 
     Args:
         lateness: allowed lateness, in microseconds.
         origin: whose snapshots they are.
         pace: hears how far each source has come.
+        at_work: gets the clock of each shard.
     """
 
     def build(state: ClockState | None) -> Clock:
@@ -72,6 +86,8 @@ def clock(step_id: str, up: KeyedStream[Batch], lateness: int, origin: Origin, p
             if state.watermark == END:
                 raise UserError("the recovery store is of a run that stopped at the end; start with an empty one")
             made.restore(state)
+        if at_work is not None:
+            at_work.clocks.append(made)
         return made
 
     def advance(clock: Clock, batch: Batch) -> Ticked:
@@ -88,7 +104,7 @@ def clock(step_id: str, up: KeyedStream[Batch], lateness: int, origin: Origin, p
 
 @operator
 def interval_join(
-    step_id: str, up: KeyedStream[Timed], window: int, sides: Sides, origin: Origin
+    step_id: str, up: KeyedStream[Timed], window: int, sides: Sides, origin: Origin, at_work: AtWork | None = None
 ) -> KeyedStream[Joined]:
     """Finds rows of two sides that belong together.
 
@@ -99,6 +115,7 @@ def interval_join(
         window: largest distance between the two, in microseconds.
         sides: who meets whom.
         origin: whose snapshots they are.
+        at_work: gets the join of each shard.
     """
     left = sides.left
 
@@ -106,6 +123,8 @@ def interval_join(
         made = IntervalJoin(window, sides)
         if state is not None:
             made.restore(state)
+        if at_work is not None:
+            at_work.joins.append(made)
         return made
 
     def join(held: IntervalJoin, batch: Timed) -> Joined:
@@ -131,6 +150,7 @@ def session_window(
     folder: Callable[[Fold, Any], Fold],
     merger: Callable[[Fold, Fold], Fold],
     keeper: Keeper,
+    at_work: AtWork | None = None,
 ) -> KeyedStream[list[Session[Fold]]]:
     """Folds each user's rows into sessions and emits those that the watermark has closed, a list at a time.
 
@@ -142,12 +162,15 @@ def session_window(
         folder: adds a row to a fold and returns it.
         merger: unites a fold with that of the session after it and returns it.
         keeper: what a snapshot keeps of a fold; `Whole(type)` keeps all of it.
+        at_work: gets the open sessions of each shard.
     """
     snapshots = Snapshots(list[tuple[bytes, int, int, keeper.type]], origin)
 
     def build(data: bytes | None) -> _SessionLogic:
         kept = snapshots.unpack(data) if data is not None else []
         sessions = Sessions(gap, hold, builder, folder, merger)
+        if at_work is not None:
+            at_work.sessions.append(sessions)
         return _SessionLogic(sessions, snapshots, keeper, kept, metrics.StateSize(step_id))
 
     return op.stateful_batch("sessions", up, build)
@@ -174,7 +197,7 @@ class _SessionLogic(StatefulBatchLogic[Timed, list[Session], bytes]):
         for batch in values:
             self.sessions.add(batch.rows)
             closed += self.sessions.close(batch.watermark)
-        self.open.are(self.sessions.count)
+        self.open.are(self.sessions.count, self.sessions.opened)
         if closed:
             metrics.sessions_closed.inc(len(closed))
         return ([closed] if closed else []), StatefulBatchLogic.RETAIN

@@ -22,6 +22,7 @@ from dataflow.codec import Decode, decode_event, decode_purchase, encode_suspici
 from dataflow.kept import KeptVisits, Reread
 from dataflow.operators import Whole, clock, interval_join, session_window
 from dataflow.pace import Pace
+from dataflow.page.onlooker import Onlooker
 from dataflow.rules.amounts import AMOUNTS
 from dataflow.rules.rows import PARTITIONS, SECOND, Event, Rejected, Row
 from dataflow.rules.session import Session
@@ -72,19 +73,36 @@ class Outputs:
 
 
 def build(
-    inputs: Inputs, outputs: Outputs, rules: Rules, pace: Pace | None = None, origin: Origin | None = None
+    inputs: Inputs,
+    outputs: Outputs,
+    rules: Rules,
+    pace: Pace | None = None,
+    origin: Origin | None = None,
+    onlooker: Onlooker | None = None,
 ) -> Dataflow:
-    """Puts the job together; `pace` is shared with sources that keep it, `origin` stands in the snapshots."""
+    """Puts the job together.
+
+    Args:
+        inputs: the two sources.
+        outputs: the five sinks.
+        rules: their numbers.
+        pace: is shared with sources that keep it.
+        origin: stands in the snapshots.
+        onlooker: sees what passes; without one nothing is done for it.
+    """
     pace, origin = pace or Pace(), origin or Origin(rules.shards)
+    at_work = onlooker.at_work if onlooker is not None else None
     keeper = KeptVisits(inputs.reread(decode_event)) if inputs.reread is not None else Whole(Visit)
     flow = Dataflow("visits")
     events = op.input("read_events", flow, inputs.events(decode_event))
     purchases = op.input("read_purchases", flow, inputs.purchases(decode_purchase))
     polls = op.merge("merge", events, purchases)
     batches = op.flat_map("shard", polls, sharder(rules.shards))
-    ticked = clock("clock", batches, rules.lateness, origin, pace)
-    joined = interval_join("join_purchases", ticked, rules.window, AMOUNTS, origin)
-    closed = session_window("session_window", joined, rules.gap, rules.window, origin, Visit, add_row, unite, keeper)
+    ticked = clock("clock", batches, rules.lateness, origin, pace, at_work)
+    joined = interval_join("join_purchases", ticked, rules.window, AMOUNTS, origin, at_work)
+    closed = session_window(
+        "session_window", joined, rules.gap, rules.window, origin, Visit, add_row, unite, keeper, at_work
+    )
 
     late_in_log = op.flat_map("take_late", polls, lambda poll: poll.late)
     late_in_shard = op.flat_map("take_overtaken", ticked, lambda keyed: keyed[1].late)
@@ -101,6 +119,8 @@ def build(
     op.output("write_late_events", late_events, outputs.late_events)
     op.output("write_dead_letters", op.flat_map("encode_dead_letters", polls, dead_letters), outputs.dead_letters)
     op.output("write_unmatched_purchases", unmatched, outputs.unmatched_purchases)
+    if onlooker is not None:
+        onlooker.look_on(polls, ticked, met_nobody, finished)
     return flow
 
 

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dataflow import logs
 from dataflow.pace import Pace
@@ -28,6 +28,27 @@ class Ends(Protocol):
 
     def end(self, source: str) -> Any | None: ...
 
+    def back_at(self, source: str) -> int: ...
+
+
+class Standing(NamedTuple):
+    """Where one partition stands; times are in microseconds."""
+
+    source: str
+    offset: int | None  # of the next row; None: not read by this process, or not yet
+    end: int | None  # of the partition, as far as it is known; only this process' are
+    read_to_end: int | None  # all that was written before this wall time has been read, for sure
+    back_at: int  # the wall time from which on those who write to it are back from any outage
+    bound: Time  # no row on time is to come from before it; NEVER: the shards of this process have not heard of one
+    holds: bool  # the watermark waits for it
+
+    @property
+    def to_read(self) -> int | None:
+        """Offsets to its end."""
+        if self.end is None or self.offset is None or self.offset < 0:
+            return None
+        return max(0, self.end - self.offset)
+
 
 class Progress:
     """What is known at this moment.
@@ -44,19 +65,22 @@ class Progress:
         self._pace = pace
         self._lateness = lateness
         self._offsets: dict[str, int] = {}
-        self._claims: dict[str, int] = {}
+        self._claims: dict[str, int] = {}  # wall times of the last ends that were reached
+        self._sure: dict[str, int] = {}  # and of the last that moved event time
         self._opened = 0.0  # monotonic, the last one
         self._lock = threading.Lock()  # guards _behind: two workers do not say the same
         self._live = live
         self._behind = live  # and nothing has been said of it yet
 
-    def stands(self, source: str, offset: int, caught_up: int | None) -> None:
-        """A source of this process goes on at `offset`; of its end it says what a poll says."""
+    def stands(self, source: str, offset: int, reached_end: int | None, sure: bool = False) -> None:
+        """A source of this process goes on at `offset`; perhaps that is the end that it had at a wall time, for sure or not."""
         if source not in self._offsets:
             self._opened = time.monotonic()
         self._offsets[source] = offset
-        if caught_up is not None:
-            self._hear(source, caught_up)
+        if reached_end is not None:
+            if sure:
+                self._sure[source] = reached_end
+            self._hear(source, reached_end)
 
     def _hear(self, source: str, caught_up: int) -> None:
         before = self._claims.get(source, caught_up)
@@ -76,15 +100,12 @@ class Progress:
     def forget(self, source: str) -> None:
         self._offsets.pop(source, None)
         self._claims.pop(source, None)
+        self._sure.pop(source, None)
 
     def rows_to_read(self) -> dict[str, int]:
         """How many offsets each source of this process is away from its end, as far as both are known."""
-        behind = {}
-        for source, offset in list(self._offsets.items()):
-            end = self._ends.end(source)
-            if end is not None and offset >= 0:
-                behind[source] = max(0, end.offset - offset)
-        return behind
+        to_read = ((standing.source, standing.to_read) for standing in self.standings())
+        return {source: rows for source, rows in to_read if rows is not None}
 
     def behind_its_end(self, seconds: float) -> str | None:
         """Which source of this process has not been read to its end as of so long ago, in a sentence; None if all have."""
@@ -106,6 +127,25 @@ class Progress:
         """That of the process' shards, in Unix seconds; None while it stands nowhere."""
         slowest = self._pace.slowest()
         return (slowest - self._lateness) / _MICROSECONDS if NEVER < slowest < END else None
+
+    def standings(self) -> list[Standing]:
+        """Every partition, also those that other processes read."""
+        bounds, holding = self._pace.bounds(), self.holding()
+        standings = []
+        for source in self._ends.sources:
+            end = self._ends.end(source)
+            standings.append(
+                Standing(
+                    source,
+                    self._offsets.get(source),
+                    end.offset if end is not None else None,
+                    self._sure.get(source),
+                    self._ends.back_at(source),
+                    bounds.get(source, NEVER),
+                    source in holding,
+                )
+            )
+        return standings
 
     def holding(self) -> set[str]:
         """The sources on which the watermark waits: the slowest, or those that have not been heard of at all."""

@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     health_port: int = Field(
         0, ge=0, le=65_535, description="answers probes here, `/live` and `/ready`; 0: nowhere (docs/operations.md)"
     )
+    page_port: int = Field(0, ge=0, le=65_535, description="shows a live page of what the job does here; 0: nowhere")
+    page_address: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="the live page is reached at this address of the machine only; `0.0.0.0`: at each, without a password",
+    )
     topic_user_events: TopicName = Field("user-events", description="input: the clicks")
     topic_purchases: TopicName = Field("purchases", description="input: the amounts")
     topic_visits: TopicName = Field("visits", description="output: every event with its session and amount")

@@ -46,8 +46,9 @@ def shortened(value: bytes | None) -> str:
     """A message's value in one line."""
     if value is None:
         return "(no value)"
-    text = value.decode(errors="backslashreplace")
-    text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    text = value[:1_000].decode(errors="backslashreplace")  # all of those 200 that are shown
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
     return text if len(text) <= 200 else f"{text[:200]}… ({len(value):,} bytes)"
 
 

@@ -20,6 +20,7 @@ from engine import Engine, States
 
 from dataflow.batches import Poll
 from dataflow.codec import decode_event, decode_purchase
+from dataflow.page.onlooker import Onlooker
 from dataflow.pipeline import Inputs, Keyed, Outputs, Rules, build
 from dataflow.reader import Reader
 from dataflow.reference import AHEAD, NOT_A_ROW, Answer, Numbers, Record, Row, answer
@@ -262,6 +263,7 @@ def bytewax_flow(
     one_by_one: bool = True,
     stops: Collection[int] = (),
     crashes: Collection[int] = (),
+    onlooker: Onlooker | None = None,
 ) -> Dataflow:
     """The flow over `TestingSource`s; it stops before the polls of some numbers, and crashes, once, before others."""
     first = ("user-events/", "purchases/") if one_by_one else ("user-events/",)
@@ -271,7 +273,7 @@ def bytewax_flow(
         purchases=lambda decode: TestingSource(_Polls(logs, plan, rules, second, (), ())),
         reread=lambda decode: Reread(logs),
     )
-    return build(inputs, written.sinks, rules)
+    return build(inputs, written.sinks, rules, onlooker=onlooker)
 
 
 class Reread:
@@ -297,11 +299,12 @@ class Job:
     Args:
         logs: what the sources hold; `write` adds to it.
         rules: the numbers in the rules.
+        onlooker: sees what passes.
     """
 
-    def __init__(self, logs: Logs | None = None, rules: Rules = Rules()) -> None:
+    def __init__(self, logs: Logs | None = None, rules: Rules = Rules(), onlooker: Onlooker | None = None) -> None:
         self.partitions = Partitions(logs if logs is not None else {EVENTS: [], PURCHASES: []}, rules.lateness)
-        self._engine, self.written, reread = _engine(rules)
+        self._engine, self.written, reread = _engine(rules, onlooker)
         reread.logs = self.partitions.logs
         self._engine.resume({})
         self.written.clear()
@@ -349,13 +352,13 @@ def wall(at: float) -> int:
 
 
 @cache
-def _engine(rules: Rules) -> tuple[Engine, Written, Reread]:
+def _engine(rules: Rules, onlooker: Onlooker | None) -> tuple[Engine, Written, Reread]:
     """Building a flow takes longer than running it, so every set of rules has one for all tests."""
     written = Written()
     nothing = TestingSource([])
     reread = Reread({})
     inputs = Inputs(lambda decode: nothing, lambda decode: nothing, lambda decode: reread)
-    return Engine(build(inputs, written.sinks, rules)), written, reread
+    return Engine(build(inputs, written.sinks, rules, onlooker=onlooker)), written, reread
 
 
 def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:

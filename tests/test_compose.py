@@ -78,6 +78,12 @@ def test_job_is_one_cluster_with_one_recovery_store_and_waits_for_the_topics():
         assert job["depends_on"]["topics"]["condition"] == "service_completed_successfully"
 
 
+def test_each_process_shows_its_page_to_this_machine_only():
+    for number, job in enumerate(JOB.values()):
+        assert job["environment"]["VISITS_PAGE_ADDRESS"] == "0.0.0.0"
+        assert job["ports"] == [f"127.0.0.1:{8082 + number}:{job['environment']['VISITS_PAGE_PORT']}"]
+
+
 def test_image_does_not_run_as_root_and_owns_the_recovery_store():
     dockerfile = (ROOT / "Dockerfile").read_text()
     user = re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE)[-1]

@@ -41,6 +41,9 @@ class Ends:
     def end(self, source: str) -> SimpleNamespace:
         return SimpleNamespace(offset=10)
 
+    def back_at(self, source: str) -> int:
+        return 0
+
 
 @pytest.fixture
 def progress() -> Progress:

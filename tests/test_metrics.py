@@ -84,6 +84,7 @@ def test_a_scrape_counts_what_the_batch_answer_holds(kafka: EmbeddedKafka, topic
     assert late_purchases + scrape("visits_unmatched_purchases_total") == answer.unmatched_purchases.total()
     sessions = {re.search(rb'"session_id":"(\w+)"', value)[1] for _, value, _ in answer.visits}
     assert scrape("visits_sessions_closed_total") == len(sessions)
+    assert scrape("visits_sessions_opened_total") >= len(sessions)  # those that merged were two
     assert scrape("visits_sessions_open") == 0
 
 

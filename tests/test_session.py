@@ -71,6 +71,14 @@ def test_sessions_do_not_depend_on_the_order_of_arrival(times):
     assert len(results) == 1
 
 
+def test_sessions_that_begin_are_counted_those_that_turn_out_to_be_one_too():
+    open_sessions = sessions()
+    open_sessions.add([At(100), At(110), At(140), At(125)])
+    assert (open_sessions.opened, open_sessions.count) == (2, 1)
+    open_sessions.close(END)
+    assert (open_sessions.opened, open_sessions.count) == (2, 0)
+
+
 def test_users_do_not_meet():
     open_sessions = sessions()
     open_sessions.add([At(100, b"1"), At(100, b"2"), At(110, b"1")])

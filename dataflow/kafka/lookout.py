@@ -80,6 +80,10 @@ class Lookout:
         """The last answer for a watched partition."""
         return self._ends.get(source)
 
+    def back_at(self, source: str) -> int:
+        """The wall time, in microseconds, from which on those who write to a partition are back from any outage."""
+        return max(self._sure_from, self._returned.get(source, 0))
+
     def count(self, topic: str) -> int:
         """How many partitions the topic had when last looked at; they only ever become more."""
         return self._partitions[topic]
@@ -137,7 +141,7 @@ class Lookout:
             before, self._answered[source] = self._answered[source], asked
             if asked > before + _AWAY:
                 self._returned[source] = asked + self._grace
-        sure = all_is_shown and asked >= max(self._sure_from, self._returned.get(source, 0))
+        sure = all_is_shown and asked >= self.back_at(source)
         self._ends[source] = End(asked, offset, sure)
 
     def _commit(self, reported: dict[tuple[str, int], int]) -> None:

@@ -211,8 +211,9 @@ class _Partition:
         self.ended = self._stop_at is not None and self._offset >= self._stop_at
         read_at = time.time_ns() // 1_000
         end = self._reached_end()
-        self._reading.progress.stands(self._source, self._offset, end.asked if end is not None else None)
-        caught_up = end.asked if end is not None and end.sure else None
+        reached, sure = (end.asked, end.sure) if end is not None else (None, False)
+        self._reading.progress.stands(self._source, self._offset, reached, sure)
+        caught_up = reached if sure else None
         if not messages and caught_up is None and not self.ended:
             return None
         said = SourceTime(self._source, NEVER, read_at, caught_up, self._reading.lookout.sources)

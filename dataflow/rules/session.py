@@ -48,7 +48,7 @@ class Sessions(Generic[Fold]):
         hold: how long a session is kept beyond its end, if longer than the gap (for rows that know of it later).
     """
 
-    __slots__ = ("gap", "hold", "open", "count", "builder", "folder", "merger", "_timers", "_serial")
+    __slots__ = ("gap", "hold", "open", "count", "opened", "builder", "folder", "merger", "_timers", "_serial")
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Sessions(Generic[Fold]):
         self.builder, self.folder, self.merger = builder, folder, merger
         self.open: dict[bytes, list[Session[Fold]]] = {}  # by user, in order of time
         self.count = 0  # of sessions that are open
+        self.opened = 0  # that have ever begun, those that turned out to be part of an earlier one too
         self._timers: list[tuple[int, int, Session[Fold]]] = []  # heap, one a session: not due before this time
         self._serial = count()  # so that equal times never compare sessions
 
@@ -113,6 +114,7 @@ class Sessions(Generic[Fold]):
     def _begin(self, user: bytes, time: int) -> Session[Fold]:
         session = Session(user, time, time, self.builder())
         self.count += 1
+        self.opened += 1
         self._set_timer(session)
         return session
 

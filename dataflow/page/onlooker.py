@@ -1,0 +1,206 @@
+"""What there is to see in this process, and the last of what has passed.
+
+Nothing here is done for a row. Open sessions and waiting purchase rows are not told of, they are looked up where the
+rules hold them, and only when somebody looks: from another thread, in steps that the interpreter's lock makes whole
+(`dict.get`, `list`), and never changing anything. What passes once, as late rows, dead letters and closed sessions do,
+is already a list when it is seen here, and the last few are kept.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from zlib import crc32
+
+import bytewax.operators as op
+import msgspec
+from bytewax.operators import KeyedStream, Stream
+
+from dataflow.batches import Poll, Ticked
+from dataflow.operators import AtWork
+from dataflow.page.lane import Lane, Trail, where
+from dataflow.rules.rows import END, NEVER, Event, Purchase, Rejected, Row, Time
+from dataflow.rules.visits import TOO_FEW_PAGE_VIEWS, TOO_MANY_EVENTS, Finished
+from dataflow.words import number, seconds, shortened
+
+SHOWN = 8  # of each kind
+_SUSPICIONS = {TOO_MANY_EVENTS: "too many events", TOO_FEW_PAGE_VIEWS: "too few page views"}
+
+
+class Noted(msgspec.Struct):
+    """A row that has become no visit, or a session that is suspicious."""
+
+    reason: str
+    text: str
+    where: str = ""  # topic/partition/offset
+    time: float | None = None  # of the row, in Unix seconds
+    user: str = ""
+
+
+class Lists(msgspec.Struct):
+    """The last of each kind, the newest first."""
+
+    suspicious: list[Noted]
+    late: list[Noted]
+    dead_letters: list[Noted]
+    unmatched: list[Noted]
+
+
+class _Suspect:
+    """What is kept of a suspicious session; there may be many, so words are made of it only when somebody looks."""
+
+    __slots__ = ("user", "identity", "start", "suspicion")
+
+    def __init__(self, session: Finished) -> None:
+        self.user = session.user
+        self.identity = session.identity
+        self.start = session.events[0].time
+        self.suspicion = session.suspicion
+
+    def noted(self) -> Noted:
+        return Noted(
+            reason=_SUSPICIONS[self.suspicion],
+            text=self.identity.decode(),
+            time=number(self.start),
+            user=shortened(self.user),
+        )
+
+
+class Onlooker:
+    """Knows what is at work in the shards of this process, and sees what comes out of them.
+
+    Args:
+        shards: how many there are in the job.
+        events_topic: name of the events' topic.
+        purchases_topic: name of the purchases' topic.
+    """
+
+    def __init__(self, shards: int, events_topic: str, purchases_topic: str) -> None:
+        self.shards = shards
+        self.here: set[int] = set()  # the shards that are in this process
+        self.at_work = AtWork()
+        self.changes = 0  # of the lists
+        self._suspicious: deque[_Suspect] = deque(maxlen=SHOWN)
+        self._late: deque[Noted] = deque(maxlen=SHOWN)
+        self._dead_letters: deque[Noted] = deque(maxlen=SHOWN)
+        self._unmatched: deque[Noted] = deque(maxlen=SHOWN)
+        self._topics = {Event: events_topic, Purchase: purchases_topic}
+        self._trails: dict[bytes, Trail] = {}
+        self._lock = threading.Lock()  # guards who is followed
+
+    def look_on(
+        self,
+        polls: Stream[Poll],
+        ticked: KeyedStream[Ticked],
+        unmatched: Stream[Purchase],
+        finished: KeyedStream[list[Finished]],
+    ) -> None:
+        """Adds steps to the dataflow that see what passes, many batches at a time, and let nothing out."""
+        op.flat_map_batch("look_at_polls", polls, self.see_polls)
+        op.flat_map_batch("look_at_shards", ticked, self.see_shards)
+        op.flat_map_batch("look_at_unmatched", unmatched, self.see_unmatched)
+        op.flat_map_batch("look_at_sessions", finished, self.see_finished)
+
+    # --- what passes, told by the workers ---
+
+    def see_polls(self, polls: list[Poll]) -> tuple[()]:
+        for poll in polls:
+            if poll.late:
+                self._see_late(poll.late, below(poll.time.mark))
+            if poll.unreadable:
+                self._note(self._dead_letters, map(_unreadable, poll.unreadable[-SHOWN:]))
+        return ()
+
+    def see_shards(self, keyed: list[tuple[str, Ticked]]) -> tuple[()]:
+        for shard, batch in keyed:
+            self.here.add(int(shard))
+            if batch.late:
+                self._see_late(batch.late, lambda row: "its partition had run dry, and time went on without it")
+        return ()
+
+    def see_unmatched(self, rows: list[Purchase]) -> tuple[()]:
+        for row in rows if self._trails else ():
+            if trail := self._trails.get(row.user):
+                trail.see_unmatched(row)
+        self._note(self._unmatched, (self._noted(row, "no purchase event in its time") for row in rows[-SHOWN:]))
+        return ()
+
+    def see_finished(self, keyed: list[tuple[str, list[Finished]]]) -> tuple[()]:
+        for _, finished in keyed:
+            for session in finished if self._trails else ():
+                if trail := self._trails.get(session.user):
+                    trail.see_finished(session)
+            last = list(islice((_Suspect(each) for each in reversed(finished) if each.suspicion is not None), SHOWN))
+            if last:
+                self._suspicious.extend(reversed(last))
+                self.changes += 1
+        return ()
+
+    def _see_late(self, rows: list[Row], why: Callable[[Row], str]) -> None:
+        for row in rows if self._trails else ():
+            if trail := self._trails.get(row.user):
+                trail.see_late(row)
+        self._note(self._late, (self._noted(row, why(row)) for row in rows[-SHOWN:]))
+
+    def _note(self, kept: deque[Noted], more: Iterable[Noted]) -> None:
+        more = list(more)
+        if more:
+            kept.extend(more)
+            self.changes += 1
+
+    def _noted(self, row: Row, reason: str) -> Noted:
+        place = f"{self._topics[type(row)]}/{where(row)}"
+        return Noted(reason, shortened(row.value), place, number(row.time), shortened(row.user))
+
+    # --- what is there, asked by the page ---
+
+    def lists(self) -> Lists:
+        suspicious = [suspect.noted() for suspect in list(self._suspicious)[::-1]]
+        kinds = self._late, self._dead_letters, self._unmatched
+        return Lists(suspicious, *(list(kind)[::-1] for kind in kinds))
+
+    def watermark(self) -> Time:
+        """The slowest shard's."""
+        return min((clock.watermark for clock in list(self.at_work.clocks)), default=NEVER)
+
+    def marks(self) -> dict[str, Time]:
+        """Each partition's, as far as all shards of this process have heard; of all processes' partitions."""
+        marks: dict[str, Time] = {}
+        for clock in list(self.at_work.clocks):
+            for source, mark in list(clock.marks.items()):
+                marks[source] = min(mark, marks.get(source, mark))
+        return marks
+
+    def newest_users(self) -> list[str]:
+        """Some users who have a session open, the last of each shard to begin one."""
+        users = [list(islice(reversed(shard.open), SHOWN)) for shard in list(self.at_work.sessions)]
+        return [shortened(each[place]) for place in range(SHOWN) for each in users if place < len(each)][:SHOWN]
+
+    def shard_of(self, user: bytes) -> int:
+        return crc32(user) % self.shards
+
+    @contextmanager
+    def follow(self, user: bytes) -> Iterator[Callable[[], Lane]]:
+        """From now on remembers what passes of a user; gives what draws their lane."""
+        with self._lock:
+            trail = self._trails.setdefault(user, Trail(user))
+            trail.followers += 1
+        try:
+            yield lambda: trail.lane(list(self.at_work.sessions), list(self.at_work.joins))
+        finally:
+            with self._lock:
+                trail.followers -= 1
+                if not trail.followers:
+                    del self._trails[user]
+
+
+def below(mark: Time) -> Callable[[Row], str]:
+    """Says of a row that is late how far it lies below its partition's mark, as far as that is a time."""
+    return lambda row: (
+        f"{seconds(round(mark - row.time, -5)) + ' ' if mark < END else ''}below the mark of its partition"
+    )
+
+
+def _unreadable(message: Rejected) -> Noted:
+    return Noted(message.reason, shortened(message.value), f"{message.source}/{message.offset}")
