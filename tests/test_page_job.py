@@ -158,7 +158,7 @@ def test_the_partition_that_holds_the_watermark_is_named_and_so_is_the_reason(
 
 def test_the_page_says_when_the_job_has_gone(kafka, settings, job, browser, programs):
     browser.open(job)
-    browser.until(lambda: browser.text("#watermark") != "–" or browser.text("#state") == "live")
+    browser.until(lambda: browser.text("#state") == "live")
     programs.kill_all()
     browser.until(lambda: browser.text("#state") == "not connected")
 
