@@ -33,8 +33,8 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def settings(topics: Settings) -> Settings:
-    return topics.model_copy(update=QUICK)
+def settings(topics: Settings, request: pytest.FixtureRequest) -> Settings:
+    return topics.model_copy(update=QUICK | getattr(request, "param", {}))
 
 
 class Shop:
@@ -128,6 +128,7 @@ def test_late_rows_dead_letters_and_suspicious_visits_appear_with_their_reasons_
     assert browser.complaints == []
 
 
+@pytest.mark.parametrize("settings", [{"outage_grace": 4.0}], indirect=True, ids=["with a grace"])
 def test_the_partition_that_holds_the_watermark_is_named_and_so_is_the_reason(
     kafka: EmbeddedKafka, settings, job, browser
 ):
@@ -145,7 +146,7 @@ def test_the_partition_that_holds_the_watermark_is_named_and_so_is_the_reason(
     browser.until(
         lambda: f"The watermark waits for {held}, which may have more rows by now, but" in browser.text("#waits")
     )
-    assert "its leader does not answer (last seen at its end" in browser.text("#waits")
+    assert "its leader does not answer, or hides them (last seen at its end" in browser.text("#waits")
     assert browser.ask("document.querySelector('tr.holds').innerText").startswith(held)
     kafka.stop_brokers()
     browser.until(lambda: browser.text("#state") == "Kafka is away")
