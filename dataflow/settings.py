@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     outage_grace: Seconds = Field(
         20,
         ge=0,
-        description="so long after an outage of the brokers, and after a start, no partition counts as read to its end: "
-        "those who write are back by then (librdkafka pauses up to 15 s)",
+        description="so long after an outage of the brokers, and after a start, silence does not move the time: "
+        "those who write may be on their way back with old rows (librdkafka pauses up to 15 s)",
     )
     max_events: int = Field(5, ge=1, description="a session with more events than this is suspicious")
     min_page_views: int = Field(1, ge=0, description="and so is one with fewer page views than this")

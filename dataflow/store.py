@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 
 from bytewax.recovery import init_db_dir
@@ -40,19 +41,8 @@ def open_store(directory: Path, process_id: int) -> None:
             if not _parts(directory):
                 init_db_dir(directory, _PARTS)
                 log.info("recovery store %s: new", directory, extra=logs.event("starting"))
-            elif resume := _resume_epoch(directory):
-                log.info(
-                    "recovery store %s: resuming from epoch %d, of %s UTC",
-                    directory,
-                    *resume,
-                    extra=logs.event("resuming"),
-                )
             else:
-                log.info(
-                    "recovery store %s: nothing in it yet, starting from the beginning",
-                    directory,
-                    extra=logs.event("starting"),
-                )
+                _tell_where_it_resumes(directory)
             _forget_unfinished(directory)
 
 
@@ -69,30 +59,45 @@ def mend(directory: Path) -> None:
         _forget_unfinished(directory)
 
 
+def _tell_where_it_resumes(directory: Path) -> None:
+    written = _last_written(directory)  # before the store is opened
+    resume = _resume_epoch(directory)
+    if resume is None:
+        line = "recovery store %s: nothing in it yet, starting from the beginning"
+        log.info(line, directory, extra=logs.event("starting"))
+    else:
+        line = "recovery store %s: resuming from epoch %d; last written at %s UTC"
+        log.info(line, directory, resume, written, extra=logs.event("resuming"))
+
+
 def _forget_unfinished(directory: Path) -> None:
     resume = _resume_epoch(directory)
     for part in _parts(directory):
         with closing(sqlite3.connect(part)) as database, database:
-            database.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (resume[0] if resume else 0,))
+            database.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (resume or 0,))
 
 
-def _resume_epoch(directory: Path) -> tuple[int, str] | None:
-    """The epoch from which the engine would resume, and when it was reached; None before the first run."""
-    runs: dict[int, tuple[int, int, str]] = {}
-    workers: dict[tuple[int, int], tuple[int, str]] = {}
+def _last_written(directory: Path) -> str:
+    """When, by its files; the engine's own dates are those of a run's first snapshot."""
+    newest = max(file.stat().st_mtime for file in directory.glob("part-*"))
+    return f"{datetime.fromtimestamp(newest, timezone.utc):%Y-%m-%d %H:%M:%S}"
+
+
+def _resume_epoch(directory: Path) -> int | None:
+    """The epoch from which the engine would resume; None before the first run."""
+    runs: dict[int, tuple[int, int]] = {}
+    workers: dict[tuple[int, int], int] = {}
     for part in _parts(directory):
         with closing(sqlite3.connect(part)) as database:
-            for run, *rest in database.execute("SELECT ex_num, worker_count, resume_epoch, created_at FROM exs"):
-                runs[run] = tuple(rest)
-            for run, worker, *rest in database.execute(
-                "SELECT ex_num, worker_index, worker_frontier, created_at FROM fronts"
-            ):
-                workers[run, worker] = tuple(rest)
+            for run, count, epoch in database.execute("SELECT ex_num, worker_count, resume_epoch FROM exs"):
+                runs[run] = count, epoch
+            for run, worker, epoch in database.execute("SELECT ex_num, worker_index, worker_frontier FROM fronts"):
+                workers[run, worker] = epoch
     if not runs:
         return None
     last = max(runs)
-    count, began, at = runs[last]
-    return min(workers.get((last, worker), (began, at)) for worker in range(count))
+    count, began = runs[last]
+    return min(workers.get((last, worker), began) for worker in range(count))
 
 
 def _parts(directory: Path) -> list[Path]:

@@ -227,8 +227,8 @@ def standing(source: str = "clicks/0", **said: object) -> Standing:
             id="its leader is away",
         ),
         pytest.param(
-            {"read_to_end": NOW - 12 * SECOND, "back_at": NOW + 14 * SECOND}, True, "may be back from an outage",
-            "may have been out of reach, and those who write to it have 14 s to come back", id="back from an outage",
+            {"read_to_end": NOW - 12 * SECOND, "back_at": NOW + 14 * SECOND}, True, "waits for writers",
+            "gives those who write to it 14 s to come back, as after every start and outage", id="back from an outage",
         ),
         pytest.param(
             {"read_to_end": None, "end": None, "bound": NEVER}, True, "unheard of",

@@ -152,7 +152,7 @@ def test_the_partition_that_holds_the_watermark_is_named_and_so_is_the_reason(
     browser.until(lambda: browser.text("#state") == "Kafka is away")
     assert "no Kafka broker can be reached" in browser.text("#waits")
     kafka.start_brokers()
-    browser.until(lambda: "those who write to it have" in browser.text("#waits"))
+    browser.until(lambda: "gives those who write to it" in browser.text("#waits"))
     browser.until(lambda: "Nothing holds the watermark back" in browser.text("#waits"))
     assert browser.text("#state") == "live"
 

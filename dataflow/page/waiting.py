@@ -14,7 +14,7 @@ READING = "reading"
 FAR_AHEAD = "far ahead"
 AT_END = "at its end"
 UNCONFIRMED = "no answer"
-GRACE = "may be back from an outage"
+GRACE = "waits for writers"
 ELSEWHERE = "read elsewhere"
 ENDED = "ended"
 
@@ -29,7 +29,7 @@ def state(standing: Standing, slowest: Time, now: int) -> str:
         return AT_END  # though a few rows may have come since
     if standing.to_read:
         return FAR_AHEAD if standing.bound > slowest + AHEAD else READING
-    if standing.back_at > now:
+    if standing.back_at > now - FRESH:  # the next end that it tells counts
         return GRACE
     return UNHEARD if standing.read_to_end is None and standing.bound == NEVER else UNCONFIRMED
 
@@ -62,8 +62,8 @@ def why(standing: Standing, now: int, kafka_is_up: bool) -> str:
         at = "none has been read" if standing.bound == NEVER else f"it is at {_at(standing.bound)}"
         return f"is being read: {count(standing.to_read, 'row')} to its end, {at}"
     if kind == GRACE:
-        left = (standing.back_at - now) / SECOND
-        return f"may have been out of reach, and those who write to it have {left:.0f} s to come back"
+        left = max(0, standing.back_at - now) / SECOND
+        return f"gives those who write to it {left:.0f} s to come back, as after every start and outage"
     return f"may have more rows by now, but its leader does not answer, or hides them{_since(standing, now)}"
 
 
