@@ -11,7 +11,7 @@ from dataflow.explain.story import OPEN, Outputs, Row, Story, Told, rows_of
 from dataflow.pipeline import LATE, suspicious, visits
 from dataflow.settings import Settings
 
-NOT_YET = "not there (yet): is the job running, and has it read this far?"
+NOT_YET = "not there (yet): is the job running, with these settings, and has it read this far?"
 ELSEWISE = (
     "there, and not given by this log and these settings: written with other settings or by an older version, "
     "or its rows are no longer in the input"
