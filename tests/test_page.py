@@ -48,8 +48,8 @@ def test_late_rows_are_kept_with_how_late_they_were(onlooker, job):
     late = event(0, user=7)
     job.read(EVENTS, event(60), event(12.5), late, now=60)
     newest, older = onlooker.lists().late
-    assert newest == Noted("60 s below the mark of its partition", late.decode(), f"{EVENTS}/2", NOON, "7")
-    assert older.reason == "47.5 s below the mark of its partition"
+    assert newest == Noted("some 60 s below the mark of its partition", late.decode(), f"{EVENTS}/2", NOON, "7")
+    assert older.reason == "some 47.5 s below the mark of its partition"
 
 
 def test_a_row_that_is_late_because_its_partition_had_run_dry_says_so(onlooker, job):

@@ -196,9 +196,12 @@ class Onlooker:
 
 
 def below(mark: Time) -> Callable[[Row], str]:
-    """Says of a row that is late how far it lies below its partition's mark, as far as that is a time."""
+    """Says of a row that is late how far it lies below its partition's mark, as far as that is a time.
+
+    Of the mark after its poll, which may be higher than it was at the row; `explain` looks at every row.
+    """
     return lambda row: (
-        f"{seconds(round(mark - row.time, -5)) + ' ' if mark < END else ''}below the mark of its partition"
+        f"{'some ' + seconds(round(mark - row.time, -5)) + ' ' if mark < END else ''}below the mark of its partition"
     )
 
 
