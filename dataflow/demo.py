@@ -232,6 +232,7 @@ def _run(settings: Settings, directory: Path, console: Console) -> int:
     environment = {
         **os.environ,
         "VISITS_BROKERS": settings.brokers,
+        "VISITS_OUTAGE_GRACE": "0",  # of brokers that have just been made there was none
         "VISITS_LOG_FORMAT": "text",
         "VISITS_PAGE_PORT": str(page),
     }
@@ -302,8 +303,7 @@ def main() -> int:
     console = Console()
     try:
         with EmbeddedKafka() as kafka, tempfile.TemporaryDirectory(prefix="visits-demo-") as directory:
-            # nobody is on the way back from an outage of brokers that have just been made
-            settings = load().model_copy(update={"brokers": kafka.brokers, "outage_grace": 0})
+            settings = load().model_copy(update={"brokers": kafka.brokers})
             for topic in settings.inputs + settings.outputs:
                 kafka.create_topic(topic, _PARTITIONS)
             return _run(settings, Path(directory), console)
