@@ -20,7 +20,7 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflow import logs, shutdown
-from dataflow.cluster import Place, addresses, process_id
+from dataflow.cluster import Place, addresses, process_id, processes
 from dataflow.errors import UserError, end_at_once
 from dataflow.job import make_flow
 from dataflow.store import open_store
@@ -101,9 +101,8 @@ def main() -> int:
     try:
         arguments = _arguments()
         number = arguments.process_id or 0
-        processes = len(arguments.addresses.split(";")) if arguments.addresses else 1
         # first: it finds most mistakes, and leaves nothing behind
-        job = make_flow(Place(number, store=None, processes=processes))
+        job = make_flow(Place(number, store=None, processes=processes(arguments.addresses)))
         open_store(arguments.recovery_directory, number)
     except UserError as error:
         logs.fail(error)

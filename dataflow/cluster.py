@@ -24,7 +24,7 @@ class Place(NamedTuple):
         parser.add_argument("-r", "--recovery-directory", type=Path, default=Path(store) if store else None)
         parser.add_argument("-a", "--addresses", default=addresses())
         told = parser.parse_known_args()[0]
-        return cls(told.process_id, told.recovery_directory, len(told.addresses.split(";")) if told.addresses else 1)
+        return cls(told.process_id, told.recovery_directory, processes(told.addresses))
 
 
 def process_id() -> int | None:
@@ -43,6 +43,11 @@ def process_id() -> int | None:
             f"the process id has to be a whole number, not {text!r} (BYTEWAX_PROCESS_ID or BYTEWAX_POD_NAME)"
         )
     return int(text)
+
+
+def processes(addresses: str | None) -> int:
+    """How many processes a cluster has, by their addresses, ;-separated."""
+    return len(addresses.split(";")) if addresses else 1
 
 
 def addresses() -> str | None:
