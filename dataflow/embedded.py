@@ -27,6 +27,7 @@ def _library() -> ctypes.CDLL:
         ("rd_kafka_mock_partition_set_leader", number, [pointer, text, ctypes.c_int32, ctypes.c_int32]),
         ("rd_kafka_mock_broker_set_down", number, [pointer, ctypes.c_int32]),
         ("rd_kafka_mock_broker_set_up", number, [pointer, ctypes.c_int32]),
+        ("rd_kafka_mock_broker_set_rtt", number, [pointer, ctypes.c_int32, ctypes.c_int]),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -65,6 +66,11 @@ class EmbeddedKafka:
     def start_brokers(self, *ids: int) -> None:
         for broker in ids or self._ids:
             self._check(self._lib.rd_kafka_mock_broker_set_up(self._cluster, broker))
+
+    def set_round_trip(self, milliseconds: int) -> None:
+        """How long each answer of a broker takes at least, as if it were far away."""
+        for broker in self._ids:
+            self._check(self._lib.rd_kafka_mock_broker_set_rtt(self._cluster, broker, milliseconds))
 
     def close(self) -> None:
         if self._cluster:

@@ -12,7 +12,8 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from dataflow.kafka.client import Connection
 from dataflow.kafka.notes import Place
 
-_PATIENCE = 0.2  # seconds; brokers that are well answer in a few milliseconds
+_SHORTEST, _LONGEST = 0.2, 1.6  # seconds for an answer; near brokers take milliseconds, far ones several round trips
+_BEYOND = 1 << 62  # an offset that no log reaches
 
 _TUNING = {
     "fetch.wait.max.ms": 10,
@@ -27,6 +28,9 @@ _ESSENTIAL = {"enable.auto.commit": False, "auto.offset.reset": "error", "enable
 class Hidden:
     """Asks leaders for the row after the next: only one whose log is shorter says that this is out of range.
 
+    The client may give such an answer twice, or late, and nothing in it tells to which of two equal questions. So an
+    offset that was never asked for before is asked for first: behind the answer to that, none is left of earlier ones.
+
     Args:
         connection: to the cluster.
         group: name under which the consumer reads.
@@ -34,19 +38,32 @@ class Hidden:
 
     def __init__(self, connection: Connection, group: str) -> None:
         self._consumer = Consumer({**_TUNING, **connection.properties, **_ESSENTIAL, "group.id": group})
+        self._beyond = _BEYOND
+        self._patience = _SHORTEST
 
     def none_behind(self, ends: Mapping[Place, int]) -> set[Place]:
         """The partitions whose leader has certainly nothing at or after an offset."""
+        self._beyond += 1
+        asked = time.monotonic()
+        reached, _ = self._out_of_range(dict.fromkeys(ends, self._beyond))
+        told, undecided = self._out_of_range({place: ends[place] + 1 for place in reached})
+        all_answered = len(reached) == len(ends) and not undecided
+        wanted = 3 * (time.monotonic() - asked) if all_answered else 2 * self._patience
+        self._patience = min(max(_SHORTEST, wanted), _LONGEST)
+        return told
+
+    def _out_of_range(self, offsets: Mapping[Place, int]) -> tuple[set[Place], set[Place]]:
+        """The partitions whose leader is heard to say so of an offset, and those of which nothing is heard."""
         told: set[Place] = set()
-        undecided = set(ends)
-        self._consumer.assign([TopicPartition(*place, end + 1) for place, end in ends.items()])
-        deadline = time.monotonic() + _PATIENCE
+        undecided = set(offsets)
+        self._consumer.assign([TopicPartition(*place, offset) for place, offset in offsets.items()])
+        deadline = time.monotonic() + self._patience
         while undecided and (left := deadline - time.monotonic()) > 0:
             for message in self._consumer.consume(len(undecided), left):
                 place, error = (message.topic(), message.partition()), message.error()
                 if error is None:
                     undecided.discard(place)
-                elif error.code() == KafkaError._AUTO_OFFSET_RESET and message.offset() == ends.get(place, -1) + 1:
+                elif error.code() == KafkaError._AUTO_OFFSET_RESET and message.offset() == offsets.get(place):
                     undecided.discard(place)
                     told.add(place)
-        return told
+        return told, undecided
