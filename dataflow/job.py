@@ -1,10 +1,13 @@
 """The job: the pipeline between the Kafka topics that the settings name."""
 
 import atexit
+import faulthandler
 import functools
 import gc
 import logging
 import os
+import signal
+import sys
 from collections import Counter
 
 from bytewax.dataflow import Dataflow
@@ -46,6 +49,7 @@ def make_flow(place: Place | None = None) -> Dataflow:
     logs.start()
     os.environ["RUST_BACKTRACE"] = "0"  # the engine's own frames say nothing of what went wrong
     speak_plainly()
+    faulthandler.register(signal.SIGUSR1, sys.__stderr__)  # says where every thread is
     try:
         return _between_topics(load(), place or Place.as_told())
     except UserError as error:

@@ -60,3 +60,13 @@ def test_the_level_says_what_is_left_out(kafka: Kafka, monkeypatch):
     logs.start()
     assert not logging.getLogger("visits").isEnabledFor(logging.INFO)
     root.setLevel(level)
+
+
+def test_a_job_says_where_its_threads_are_when_it_is_asked_to_and_goes_on(kafka: Kafka, topics, programs, tmp_path):
+    job = programs.start("dataflow", "-r", str(tmp_path / "store"), **environment(topics))
+    until(lambda: "caught up" in job.log.read_text(), job)
+    job.send_signal(signal.SIGUSR1)
+    until(lambda: "in main" in job.log.read_text(), job)
+    assert "lookout.py" in job.log.read_text()
+    job.send_signal(signal.SIGTERM)
+    assert end_of(job)[0] == 0

@@ -17,7 +17,7 @@ _LOOKS = 0.05  # seconds between two looks at the processes
 _NOTICE = 20.0  # seconds in which the others of a cluster notice that one is lost, and end
 _STOP = 60.0  # seconds for a stop
 _BREATH = 0.5  # seconds before a job that could not even start is started again
-_TAIL = 1500  # characters of a log
+_TAIL = 10_000  # characters of a log
 
 
 class Job:
@@ -116,6 +116,14 @@ class Job:
     def running(self) -> bool:
         with self._lock:
             return all(process.poll() is None for process in self._processes)
+
+    def say_where(self) -> None:
+        """Lets the processes write into their logs where each of their threads is."""
+        with self._lock:
+            for process in self._processes:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGUSR1)
+        time.sleep(1)
 
     def logs(self) -> str:
         """The ends of what the processes of the last starts have said."""

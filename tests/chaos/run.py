@@ -54,6 +54,7 @@ def run(kafka: RealKafka, seed: int, options: Options) -> Verdict | None:
             explain(verdict, site.topics, site.job, site.directory)
         _summarize(site, seed, verdict)
     except Stuck as stuck:
+        site.job.say_where()
         print(f"seed {seed}: STUCK: {stuck}\n{site.job.logs()}", flush=True)
     finally:
         site.close()
