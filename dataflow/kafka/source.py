@@ -5,7 +5,6 @@ than the others let it (see `dataflow.pace`), and says with every batch how far 
 """
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from dataflow.kafka.lookout import End, Lookout, source_name
 from dataflow.pace import Pace, Runner
 from dataflow.progress import Progress
 from dataflow.reader import Reader
-from dataflow.rules.rows import END, NEVER, SECOND, Time
+from dataflow.rules.rows import END, NEVER, Time
 from dataflow.rules.time import SourceTime
 from dataflow.snapshots import Origin, Snapshots
 
@@ -35,7 +34,6 @@ _ROWS = 4_000  # of one poll
 _PAUSE = timedelta(milliseconds=20)  # between polls of a partition that has nothing more; batches are worth waiting for
 _HELD_BACK = timedelta(milliseconds=2)
 _NOTHING_TO_READ = timedelta(seconds=1)  # for a lane without partitions
-_STALLED = timedelta(seconds=15)  # without rows, though there are some, the client is taken to have lost the partition
 
 _TUNING = {
     "fetch.wait.max.ms": 500,  # of an empty answer: 16 consumers asking ten times a second kept idle brokers busy
@@ -192,8 +190,7 @@ class _Partition:
         self._said = 0  # wall time up to which it has said that it has caught up
         self.awake: datetime | None = None  # when to poll again; None: at once
         self.ended = False
-        self._missing_since: datetime | None = None  # there are rows that the client does not hand out
-        self._consumer = self._client()
+        self._consumer = Consumer({**_TUNING, **reading.connection.properties, **_ESSENTIAL, "group.id": reading.group})
         if self._offset == OFFSET_END:
             self._offset = self._present_end()  # a number, so that a resume finds what came meanwhile
         self._stop_at = self._present_end() if reading.stop_at_end else None
@@ -208,10 +205,8 @@ class _Partition:
             return None
         if self._runner.must_wait():
             self.awake = now + _HELD_BACK
-            self._missing_since = None
             return None
         messages = self._consume()
-        self._look_after_client(now, bool(messages))
         self.awake = now + _PAUSE if len(messages) < _ROWS else None
         self.ended = self._stop_at is not None and self._offset >= self._stop_at
         read_at = time.time_ns() // 1_000
@@ -257,24 +252,6 @@ class _Partition:
                 self._check(error)
         return messages
 
-    def _look_after_client(self, now: datetime, has_read: bool) -> None:
-        """Takes a new client if this one has lost its partition, as librdkafka now and then does for good."""
-        end = self._reading.lookout.end(self._source)
-        if has_read or end is None or end.offset <= self._offset:
-            self._missing_since = None
-        elif self._missing_since is None:
-            self._missing_since = now
-        elif now > self._missing_since + _STALLED and end.asked > self._missing_since.timestamp() * SECOND:
-            log.warning(
-                "%s: Kafka has rows and the client hands out none; trying another one",
-                self._source,
-                extra=logs.event("partition-stalled"),
-            )
-            threading.Thread(target=self._consumer.close, daemon=True).start()  # may take as long
-            self._consumer = self._client()
-            self._consumer.assign([self._at(self._offset)])
-            self._missing_since = None
-
     def _check(self, error: KafkaError) -> None:
         """Tells errors that time mends, which the client retries by itself, from those that it does not."""
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
@@ -294,10 +271,6 @@ class _Partition:
             return None
         self._said = end.asked
         return end
-
-    def _client(self) -> Consumer:
-        properties = self._reading.connection.properties
-        return Consumer({**_TUNING, **properties, **_ESSENTIAL, "group.id": self._reading.group})
 
     def _present_end(self) -> int:
         try:
