@@ -32,6 +32,9 @@ def partition(monkeypatch):
             def none_behind(self, ends):
                 return {place for place, end in ends.items() if leader <= end}
 
+            def close(self):
+                pass
+
         monkeypatch.setattr(settled, "ends_of", ends_of)
         monkeypatch.setattr(settled, "Hidden", Hidden)
         monkeypatch.setattr(settled, "_CALM", 0)

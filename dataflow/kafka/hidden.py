@@ -52,6 +52,10 @@ class Hidden:
         self._patience = min(max(_SHORTEST, wanted), _LONGEST)
         return told
 
+    def close(self) -> None:
+        """To be called: librdkafka may hang for ever when it is to destroy a consumer that was not closed."""
+        self._consumer.close()
+
     def _out_of_range(self, offsets: Mapping[Place, int]) -> tuple[set[Place], set[Place]]:
         """The partitions whose leader is heard to say so of an offset, and those of which nothing is heard."""
         told: set[Place] = set()

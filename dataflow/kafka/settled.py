@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection
+from contextlib import closing
 
 from confluent_kafka.admin import AdminClient
 
@@ -29,15 +30,15 @@ def settled_ends(
     )  # all brokers are there, perhaps this moment, with a crowd at the door
     time.sleep(_CALM)
     deadline = time.monotonic() + _PATIENCE
-    hidden = Hidden(connection, group)
     longest: dict[Place, int] = {}  # the leader's log was no longer than this, after the calm
-    while True:
-        ends = insist(lambda: ends_of(admin, places), meanwhile)
-        unsure = {place: end for place, end in ends.items() if longest.get(place, math.inf) > end}
-        for room in _ROOMS:
-            unbounded = {place: end + room for place, end in unsure.items() if room == 0 or place not in longest}
-            longest |= {place: unbounded[place] for place in hidden.none_behind(unbounded)}
-        if all(longest.get(place, math.inf) <= end for place, end in ends.items()) or time.monotonic() > deadline:
-            return ends
-        pulse.waits()
-        shutdown.stand_still_if_requested()
+    with closing(Hidden(connection, group)) as hidden:
+        while True:
+            ends = insist(lambda: ends_of(admin, places), meanwhile)
+            unsure = {place: end for place, end in ends.items() if longest.get(place, math.inf) > end}
+            for room in _ROOMS:
+                unbounded = {place: end + room for place, end in unsure.items() if room == 0 or place not in longest}
+                longest |= {place: unbounded[place] for place in hidden.none_behind(unbounded)}
+            if all(longest.get(place, math.inf) <= end for place, end in ends.items()) or time.monotonic() > deadline:
+                return ends
+            pulse.waits()
+            shutdown.stand_still_if_requested()
