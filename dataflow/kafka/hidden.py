@@ -31,6 +31,8 @@ class Hidden:
     The client may give such an answer twice, or late, and nothing in it tells to which of two equal questions. So an
     offset that was never asked for before is asked for first: behind the answer to that, none is left of earlier ones.
 
+    One is kept as long as the process: librdkafka may hang for ever when such a consumer is closed.
+
     Args:
         connection: to the cluster.
         group: name under which the consumer reads.
@@ -51,10 +53,6 @@ class Hidden:
         wanted = 3 * (time.monotonic() - asked) if all_answered else 2 * self._patience
         self._patience = min(max(_SHORTEST, wanted), _LONGEST)
         return told
-
-    def close(self) -> None:
-        """To be called: librdkafka may hang for ever when it is to destroy a consumer that was not closed."""
-        self._consumer.close()
 
     def _out_of_range(self, offsets: Mapping[Place, int]) -> tuple[set[Place], set[Place]]:
         """The partitions whose leader is heard to say so of an offset, and those of which nothing is heard."""

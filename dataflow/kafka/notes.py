@@ -85,14 +85,21 @@ def beginnings(
     for topic in partitions.keys() - {topic for topic, _ in noted}:
         new = [place for place in places if place[0] == topic]
         ends = insist(lambda new=new: ends_of(admin, new), notes.poll)
-        fresh = {place: Note(end) for place, end in ends.items()}
+        fresh = {place: Note(end.offset) for place, end in ends.items()}
         insist(lambda fresh=fresh: notes.write(fresh), notes.poll)
         noted |= fresh
     return {place: note.offset for place, note in noted.items()}
 
 
-def ends_of(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
-    """Asks for the offsets after the last rows of partitions; raises KafkaException unless all are told."""
+class End(NamedTuple):
+    """The offset after a partition's last row, and the term of its leader (None: not told)."""
+
+    offset: int
+    leader_epoch: int | None
+
+
+def ends_of(admin: AdminClient, places: Iterable[Place]) -> dict[Place, End]:
+    """Asks for the ends of partitions; raises KafkaException unless all are told."""
     asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
     try:
         answers = {
@@ -104,7 +111,9 @@ def ends_of(admin: AdminClient, places: Iterable[Place]) -> dict[Place, int]:
         raise
     if min((answer.offset for answer in answers.values()), default=0) < 0:  # may be said of a broker out of reach
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    return {(where.topic, where.partition): answer.offset for where, answer in answers.items()}
+    return {
+        (where.topic, where.partition): End(answer.offset, answer.leader_epoch) for where, answer in answers.items()
+    }
 
 
 def insist(ask: Callable[[], Answer], meanwhile: Callable[[], None]) -> Answer:

@@ -2,19 +2,19 @@
 
 import math
 import time
-from collections.abc import Callable, Collection
-from contextlib import closing
+from collections.abc import Callable, Collection, Mapping
 
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from dataflow import pulse, shutdown
 from dataflow.kafka.client import Connection
-from dataflow.kafka.hidden import Hidden
-from dataflow.kafka.notes import Place, ends_of, insist
+from dataflow.kafka.notes import End, Place, ends_of, insist
 
 _CALM = 1.0  # seconds; then brokers have taken in whatever a killed process had sent them
+_ANSWERED_WITHIN = 1.0  # seconds for the leaders of all partitions
 _PATIENCE = 40.0  # seconds; Kafka itself waits for a replica no longer than 30, then it counts without it
-_ROOMS = 0, 1_000, 1_000_000  # rows that may be hidden, or written while we ask
+_ROOMS = 1_000, 1_000_000  # rows that may be hidden, or written while we ask
 
 
 def settled_ends(
@@ -31,14 +31,48 @@ def settled_ends(
     time.sleep(_CALM)
     deadline = time.monotonic() + _PATIENCE
     longest: dict[Place, int] = {}  # the leader's log was no longer than this, after the calm
-    with closing(Hidden(connection, group)) as hidden:
-        while True:
-            ends = insist(lambda: ends_of(admin, places), meanwhile)
-            unsure = {place: end for place, end in ends.items() if longest.get(place, math.inf) > end}
-            for room in _ROOMS:
-                unbounded = {place: end + room for place, end in unsure.items() if room == 0 or place not in longest}
-                longest |= {place: unbounded[place] for place in hidden.none_behind(unbounded)}
-            if all(longest.get(place, math.inf) <= end for place, end in ends.items()) or time.monotonic() > deadline:
-                return ends
-            pulse.waits()
-            shutdown.stand_still_if_requested()
+    while True:
+        ends = insist(lambda: ends_of(admin, places), meanwhile)
+        for place, end in ends.items():
+            if end.leader_epoch is None or end.leader_epoch < 0:
+                longest.setdefault(place, end.offset)  # brokers that do not tell the leader's term are believed
+        unsure = {place: end for place, end in ends.items() if longest.get(place, math.inf) > end.offset}
+        if not unsure or time.monotonic() > deadline:
+            return {place: end.offset for place, end in ends.items()}
+        pulse.waits()
+        shutdown.stand_still_if_requested()
+        for place in _no_longer(connection, group, unsure, 0):
+            longest[place] = unsure[place].offset
+        for room in _ROOMS:
+            unbounded = {place: end for place, end in unsure.items() if place not in longest}
+            for place in _no_longer(connection, group, unbounded, room):
+                longest[place] = unbounded[place].offset + room
+
+
+def _no_longer(connection: Connection, group: str, ends: Mapping[Place, End], room: int) -> set[Place]:
+    """The partitions whose leader certainly has no more than so many rows behind the end.
+
+    A consumer that claims to have read one row more, in the present leader's term, is told that the log is shorter
+    than that (KIP-320), unless there is such a row.
+    """
+    told: set[Place] = set()
+    if not ends:
+        return told
+    properties = {"group.id": group, "enable.auto.commit": False, "auto.offset.reset": "error"}
+    consumer = Consumer({"fetch.wait.max.ms": 10, **connection.properties, **properties})
+    try:
+        consumer.assign(
+            [
+                TopicPartition(*place, end.offset + room + 1, leader_epoch=end.leader_epoch)
+                for place, end in ends.items()
+            ]
+        )
+        deadline = time.monotonic() + _ANSWERED_WITHIN
+        while len(told) < len(ends) and time.monotonic() < deadline:
+            for message in consumer.consume(1_000, 0.05):
+                error = message.error()
+                if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+                    told.add((message.topic(), message.partition()))
+    finally:
+        consumer.close()
+    return told

@@ -54,7 +54,8 @@ class Written:
 
     def ends(self, places: Iterable[Place]) -> dict[Place, int]:
         """The offsets after the last rows of partitions. Waits for brokers that are away."""
-        return insist(lambda: ends_of(self._admin, places), self._notes.poll)
+        ends = insist(lambda: ends_of(self._admin, places), self._notes.poll)
+        return {place: end.offset for place, end in ends.items()}
 
     def rows(self, place: Place, begin: int) -> Counter[bytes]:
         """The fingerprints of a partition's rows from an offset on, and how often each is there.
