@@ -4,6 +4,7 @@ A row is shown only once all replicas in sync have it. If one of them stands sti
 seconds, while the end that brokers tell stays where it was and looks like silence.
 """
 
+import ctypes
 import time
 from collections.abc import Mapping
 
@@ -31,8 +32,6 @@ class Hidden:
     The client may give such an answer twice, or late, and nothing in it tells to which of two equal questions. So an
     offset that was never asked for before is asked for first: behind the answer to that, none is left of earlier ones.
 
-    One is kept as long as the process: librdkafka may hang for ever when such a consumer is closed.
-
     Args:
         connection: to the cluster.
         group: name under which the consumer reads.
@@ -40,6 +39,8 @@ class Hidden:
 
     def __init__(self, connection: Connection, group: str) -> None:
         self._consumer = Consumer({**_TUNING, **connection.properties, **_ESSENTIAL, "group.id": group})
+        # for ever: librdkafka may hang when it is to destroy a consumer that has been used like this
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._consumer))
         self._beyond = _BEYOND
         self._patience = _SHORTEST
 
