@@ -319,6 +319,20 @@ def test_a_resumed_job_waits_for_every_source_to_claim_anew():
     assert is_out(job)
 
 
+def test_a_writer_with_a_fast_clock_makes_no_row_of_other_partitions_late():
+    """One that gives its messages the time of Kafka as well: of the topic's default, CreateTime."""
+    job = Job({EVENTS: [], "user-events/1": [], PURCHASES: []})
+    job.read("user-events/1", event(0, user=2), now=0)
+    for now in range(60):
+        job.read(EVENTS, stored(now + 50, event(now + 50)), now=now)
+        for source in (EVENTS, "user-events/1", PURCHASES):
+            job.is_at_its_end(source, asof=now)
+        job.read("user-events/1", event(now, user=2), now=now + 1)  # a second under way
+    job.end()
+    assert job.written.answer().late_events == Counter()
+    assert job.written.answer().visits.total() == 121
+
+
 def test_a_session_of_a_fast_phone_waits_for_its_own_time():
     job = Job()
     job.read(EVENTS, stored(0, event(40)), now=0)

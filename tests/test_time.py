@@ -111,6 +111,15 @@ def says(source: str, mark, now: int = 0, caught_up: int | None = None, sources:
             id="an old claim never takes back what the mark says",
         ),
         pytest.param(
+            [
+                (says("a", 1_040, now=1_000), NEVER),
+                (says("b", NEVER, 1_002, caught_up=1_002), 997),
+                (says("a", 1_040, 1_010, caught_up=1_010), 997),
+                (says("b", NEVER, 1_011, caught_up=1_011), 1_006),
+            ],
+            id="a mark ahead of the wall clock does not take the silent there with it",
+        ),
+        pytest.param(
             [(says("a", NEVER, 5, caught_up=5), NEVER), (says("b", NEVER, 6, caught_up=6), NEVER)],
             id="without any row there is no time",
         ),

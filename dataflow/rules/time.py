@@ -64,7 +64,7 @@ class Clock:
     """The watermark of one shard: never falls, and never passes a row that is still to come on time.
 
     A source that has just been read to its end may have nothing more to say for hours. Until its next row it is
-    taken to keep step with the others: as far behind the wall clock as the highest mark of all.
+    taken to keep step with the others: as far behind the wall clock as the highest mark of all, and never ahead of it.
 
     Args:
         lateness: allowed lateness, in microseconds.
@@ -77,7 +77,7 @@ class Clock:
         self.marks: dict[str, Time] = {}
         self.bounds: dict[str, Time] = {}  # no row on time is still to come from the source's part of the log before it
         self.sources = 0  # how many there are; they only become more, which not all batches know at once
-        self.high: Time = NEVER  # the highest mark of all
+        self.high: Time = NEVER  # the highest mark of all, at most up to the wall clock
         self.high_read_at = 0
         self.watermark: Time = NEVER
 
@@ -94,8 +94,9 @@ class Clock:
     def advance(self, said: SourceTime) -> Time:
         """Hears one source, after its rows, and returns the watermark."""
         bound = self.marks[said.source] = said.mark
-        if self.high < bound < END:
-            self.high, self.high_read_at = bound, said.now
+        seen = min(bound, said.now) if bound < END else NEVER  # one fast clock does not speak for the silent
+        if seen > self.high:
+            self.high, self.high_read_at = seen, said.now
         if said.caught_up is not None:
             bound = max(bound, self.high + (said.caught_up - self.high_read_at))
         self.bounds[said.source] = bound
