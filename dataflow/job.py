@@ -21,7 +21,7 @@ from dataflow.kafka.lookout import Lookout
 from dataflow.kafka.notes import Notes, beginnings
 from dataflow.kafka.reread import KafkaReread
 from dataflow.kafka.sink import KafkaSink, SinkState, Writer
-from dataflow.kafka.source import KafkaSource, Reading, start_offset
+from dataflow.kafka.source import KafkaSource, Reading
 from dataflow.kafka.written import Written
 from dataflow.pace import Pace
 from dataflow.page.onlooker import Onlooker
@@ -75,21 +75,23 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
     partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
     origin = _origin(settings)
     notes = Notes(connection, settings.group + "-output")  # not the inputs' group, which lag monitors look at
-    begins = beginnings(notes, admin, {topic: partitions[topic] for topic in settings.outputs}, place.process_id == 0)
+    is_first = place.process_id == 0
+    begins = beginnings(notes, admin, {topic: partitions[topic] for topic in settings.outputs}, is_first)
+    read = {topic: partitions[topic] for topic in settings.inputs}
+    starts = beginnings(notes, admin, read, is_first) if settings.start == "latest" else {}
     written_to = Counter(topic for topic, _ in begins)
     for topic, count in written_to.items():
         if count < partitions[topic]:
             log.info(
                 "%s has %d partitions; the job goes on with the %d that it began with", topic, partitions[topic], count
             )
-    lease = Lease(notes, begins, settings.group) if place.process_id == 0 else None
+    lease = Lease(notes, begins, settings.group) if is_first else None
     if lease is not None:
         lease.take()
         shutdown.last_acts.append(lease.release)
         atexit.register(lease.release)
     if place.store is not None:
         mend(place.store)
-    read = {topic: partitions[topic] for topic in settings.inputs}
     lookout = Lookout(admin, connection, read, settings.group, round(settings.outage_grace * SECOND))
     progress = Progress(lookout, pace, rules.lateness, live=not settings.stop_at_end)
     metrics.watch(progress)
@@ -108,7 +110,7 @@ def _between_topics(settings: Settings, place: Place) -> Dataflow:
         group=settings.group,
         lateness=rules.lateness,
         origin=origin,
-        start=start_offset(settings.start),
+        starts=starts,
         stop_at_end=settings.stop_at_end,
     )
     written = Written(admin, connection, notes, begins, settings.group)
@@ -138,4 +140,4 @@ def _origin(settings: Settings) -> Origin:
 
     told = "session_gap", "match_window", "allowed_lateness", "max_events", "min_page_views"
     numbers = {name: getattr(settings, name) for name in told}
-    return Origin(settings.shards, settings.inputs + settings.outputs, numbers, on_change)
+    return Origin(settings.shards, settings.inputs + settings.outputs, settings.group, numbers, on_change)

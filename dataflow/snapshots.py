@@ -28,12 +28,14 @@ class Origin:
     Args:
         shards: into how many parts users are divided; a resume with another number is refused.
         topics: what is read and written; a resume with others is refused.
+        job: its name; a resume under another is refused.
         numbers: settings by name that may be others on a resume.
         on_change: is told the name of such a setting, its value when the state was written, and that of now.
     """
 
     shards: int
     topics: tuple[str, ...] = ()
+    job: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
     on_change: Callable[[str, float, float], None] = _say_nothing
 
@@ -48,6 +50,7 @@ class _Head(msgspec.Struct, array_like=True):
     topics: list[str]
     numbers: dict[str, float]
     state: msgspec.Raw
+    job: str = ""  # of stores written before it was noted
 
 
 class Snapshots(Generic[State]):
@@ -63,7 +66,9 @@ class Snapshots(Generic[State]):
 
     def pack(self, state: State) -> bytes:
         packed = msgspec.Raw(msgspec.msgpack.encode(state))
-        return msgspec.msgpack.encode(_Head(VERSION, self._origin.shards, self._topics, self._numbers, packed))
+        return msgspec.msgpack.encode(
+            _Head(VERSION, self._origin.shards, self._topics, self._numbers, packed, self._origin.job)
+        )
 
     @inside_engine
     def unpack(self, data: bytes) -> State:
@@ -88,6 +93,11 @@ class Snapshots(Generic[State]):
             raise UserError(
                 f"the recovery store is of a job with other topics ({', '.join(strange or head.topics)}); "
                 "set VISITS_TOPIC_* as they were, or start with an empty store"
+            )
+        if head.job and head.job != self._origin.job:
+            raise UserError(
+                f"the recovery store is of the job {head.job!r} and this one is {self._origin.job!r}; "
+                f"set VISITS_GROUP={head.job}, or start with an empty store"
             )
         for name, before in head.numbers.items():
             if self._numbers.get(name, before) != before:

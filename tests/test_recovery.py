@@ -67,6 +67,35 @@ def test_a_job_that_starts_just_after_an_outage_does_not_call_late_what_others_h
     assert end_of(job)[0] == 0
 
 
+def test_a_job_that_began_at_the_latest_rows_and_is_killed_before_its_first_snapshot_goes_on_where_it_began(
+    shop: Settings, programs: Programs, tmp_path: Path
+) -> None:
+    writer = Producer({"bootstrap.servers": shop.brokers, "log_level": 0})
+
+    def write(user: int) -> None:
+        row = {"event_type": "page-view", "user_id": user, "page_id": 1, "timestamp": time.time()}
+        writer.produce(shop.topic_user_events, json.dumps(row), str(user))
+        assert writer.flush(60) == 0
+
+    def start(store: str, **settings: str):
+        job = start_job(programs, shop, tmp_path / store, "-s", "600", start="latest", outage_grace="0", **settings)
+        wait_until(lambda: "caught up" in job.log.read_text(), "the job has read everything")
+        return job
+
+    write(1)
+    job = start("recovery")
+    for user in 2, 3:
+        write(user)
+        job.kill()
+        job.wait()
+        job = start("recovery")
+    wait_until(lambda: rows_in(shop, shop.topic_visits) == 2, "all that came since it began is out")
+    write(4)
+    wait_until(lambda: rows_in(shop, shop.topic_visits) == 3, "and so is what comes now")
+    job.terminate()
+    assert end_of(job)[0] == 0
+
+
 @pytest.mark.parametrize("directory", ["recovery", "another"], ids=["on the same store", "on a store of its own"])
 def test_a_second_copy_of_a_running_job_is_refused_and_the_first_goes_on(
     shop: Settings, programs: Programs, tmp_path: Path, directory: str

@@ -16,7 +16,7 @@ from dataflow.rules.time import ClockState
 from dataflow.rules.visits import Visit
 from dataflow.snapshots import VERSION, Origin, Snapshots
 
-JOB = Origin(8, ("user-events", "visits"))
+JOB = Origin(8, ("user-events", "visits"), "night")
 JOIN = JoinState[Buyer, Purchase]
 EVENT = Event(-5, b"-7", b"{}\xc3\xa9", position(65_535, 2**45), -(2**63), "päge", True)
 PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
@@ -64,6 +64,11 @@ def test_times_come_back_as_exact_numbers():
             Snapshots(list[int], Origin(8, ("clicks", "visits"))).pack([1]),
             "the recovery store is of a job with other topics (clicks); set VISITS_TOPIC_* as they were",
             id="topics",
+        ),
+        pytest.param(
+            Snapshots(list[int], Origin(8, JOB.topics, "day")).pack([1]),
+            "the recovery store is of the job 'day' and this one is 'night'; set VISITS_GROUP=day",
+            id="job",
         ),
         pytest.param(
             msgspec.msgpack.encode([VERSION + 1, 8, [1]]),

@@ -1,6 +1,6 @@
-"""What the job notes about itself in Kafka: where its output began, and who runs it.
+"""What the job notes about itself in Kafka: where it began to read and to write, and who runs it.
 
-Notes are commits of a consumer group that nobody reads with: an offset and a few words for each output partition. They
+Notes are commits of a consumer group that nobody reads with: an offset and a few words for each partition. They
 need no topic, no disk that processes share, and outlive a job that is killed before its first snapshot.
 """
 
@@ -67,14 +67,14 @@ class Notes:
 def beginnings(
     notes: Notes, admin: AdminClient, partitions: Mapping[str, int], is_first: bool = True
 ) -> dict[Place, int]:
-    """Where the job's own rows begin in each partition that it writes to. Waits for brokers that are away.
+    """Where the job began in each partition of some topics. Waits for brokers that are away.
 
     When it is started for the first time that is their present ends, and noted, before there is a first row. Partitions
-    that a topic has got since then are left out: keys must go where they went, or a resumed job would not find the rows
-    that it has written.
+    that a topic has got since then are left out. Of an output, keys must go where they went, or a resumed job would not
+    find the rows that it has written; of an input, all rows are new.
 
     Args:
-        partitions: how many each output topic has now.
+        partitions: how many each topic has now.
         is_first: whether this is the job's first process, which notes them; others wait until it has.
     """
     places = [(topic, number) for topic, count in partitions.items() for number in range(count)]

@@ -6,13 +6,13 @@ than the others let it (see `dataflow.pace`), and says with every batch how far 
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 import msgspec
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from dataflow import logs, metrics, pulse
 from dataflow.batches import Poll
@@ -20,6 +20,7 @@ from dataflow.codec import Decode
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
 from dataflow.kafka.lookout import End, Lookout, source_name
+from dataflow.kafka.notes import Place
 from dataflow.pace import Pace, Runner
 from dataflow.progress import Progress
 from dataflow.reader import Reader
@@ -48,11 +49,6 @@ _ESSENTIAL = {
 }
 
 
-def start_offset(start: str) -> int:
-    """The offset that stands for "earliest" or "latest"."""
-    return {"earliest": OFFSET_BEGINNING, "latest": OFFSET_END}[start]
-
-
 class SourceState(msgspec.Struct, array_like=True):
     """Where to resume a partition: the next offset, and the mark of the rows before it."""
 
@@ -72,7 +68,7 @@ class Reading:
         group: name under which the consumers read.
         lateness: allowed lateness, in microseconds.
         origin: whose snapshots they are.
-        start: offset at which a partition that has no state begins.
+        starts: offsets at which partitions begin that have no state; others begin with their first row.
         stop_at_end: read to the end that the partition has when it is opened, and no farther.
     """
 
@@ -83,7 +79,7 @@ class Reading:
     group: str
     lateness: int
     origin: Origin
-    start: int
+    starts: Mapping[Place, int]
     stop_at_end: bool
 
 
@@ -132,11 +128,9 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
             raise UserError(
                 f"{topic} has lost partition {max(states)}; was it made anew? start with an empty recovery store"
             )
-        unread = SourceState(
-            OFFSET_BEGINNING if states else reading.start, NEVER
-        )  # new since the snapshot, or never read
         for number in self._numbers():
-            self._open(number, states.get(number, unread))
+            never_read = OFFSET_BEGINNING if states else reading.starts.get((topic, number), OFFSET_BEGINNING)
+            self._open(number, states.get(number) or SourceState(never_read, NEVER))
 
     @inside_engine
     @pulse.working
@@ -191,8 +185,6 @@ class _Partition:
         self.awake: datetime | None = None  # when to poll again; None: at once
         self.ended = False
         self._consumer = Consumer({**_TUNING, **reading.connection.properties, **_ESSENTIAL, "group.id": reading.group})
-        if self._offset == OFFSET_END:
-            self._offset = self._present_end()  # a number, so that a resume finds what came meanwhile
         self._stop_at = self._present_end() if reading.stop_at_end else None
         self._consumer.assign([self._at(self._offset)])
         reading.lookout.watch(self._source, where)
@@ -257,7 +249,7 @@ class _Partition:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise UserError(
                 f"{self._source}: offset {self._offset} is not in Kafka (any more); its rows were removed before they were "
-                "read, or the topic was made anew: raise its retention, or start with an empty recovery store"
+                "read, or the topic was made anew: raise its retention, or start with an empty recovery store and another VISITS_GROUP"
             )
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
             raise UserError(f"{self._source} is gone: was the topic deleted?")
