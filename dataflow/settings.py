@@ -18,7 +18,7 @@ PREFIX = "VISITS_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
 ENV_FILE = ".env"
 
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(allow_inf_nan=False, le=1e9)]  # thirty years
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
@@ -51,7 +51,9 @@ class Settings(BaseSettings):
         8, ge=1, le=1024, description="parts into which users are divided; more workers than this have nothing to do"
     )
     start: Literal["earliest", "latest"] = Field(
-        "earliest", description="`earliest` or `latest`: where to begin when there is nothing to resume from"
+        "earliest",
+        description="`earliest` or `latest`: where to begin when there is nothing to resume from; the latest rows are those "
+        "after the first start under this `VISITS_GROUP`",
     )
     stop_at_end: bool = Field(
         False, description="1: read to the present end of the topics, close every session and stop"

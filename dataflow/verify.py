@@ -26,6 +26,11 @@ from dataflow.reference import AHEAD, NOT_A_ROW, Answer, Numbers, Record, Row, a
 from dataflow.settings import Settings, load
 
 _SHOWN = 3  # examples of each kind of difference
+_ADVICE = (
+    "Has it run with these settings from the start, and is it quiet now (--wait)? Rows that came into a partition that "
+    "had run dry, and rows ahead of the clock, may differ (README): `python -m dataflow explain --message "
+    "TOPIC/PARTITION/OFFSET` says what became of one."
+)
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ def main() -> int:
     report(differences, console)
     if any(differences) or disorder:
         console.print(f"WRONG: the outputs differ from the batch answer; {disorder} visits are out of order")
+        console.print(_ADVICE)
         return 1
     console.print("All rows are as the batch computation has them, each exactly once, visits in order.")
     return 0

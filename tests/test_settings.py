@@ -63,6 +63,7 @@ def test_settings_come_from_the_environment(monkeypatch, name, value, field, mea
         ("VISITS_SESSION_GAP", "0", "VISITS_SESSION_GAP: Input should be greater than 0"),
         ("VISITS_SESSION_GAP", "nan", "VISITS_SESSION_GAP: Input should be a finite number"),
         ("VISITS_SESSION_GAP", "inf", "VISITS_SESSION_GAP: Input should be a finite number"),
+        ("VISITS_SESSION_GAP", "1e30", "VISITS_SESSION_GAP: Input should be less than or equal to 1000000000"),
         ("VISITS_SESSION_GAP", "20s", "VISITS_SESSION_GAP: Input should be a valid number"),
         ("VISITS_SESSION_GAP", "", "VISITS_SESSION_GAP: Input should be a valid number"),
         ("VISITS_MATCH_WINDOW", "-0.1", "VISITS_MATCH_WINDOW: Input should be greater than or equal to 0"),
