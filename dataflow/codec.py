@@ -109,7 +109,9 @@ def _parse(decode: Callable, value: bytes | None):
     except msgspec.ValidationError as error:
         raise Unreadable(str(error), "fields") from None
     except ValueError as error:  # of msgspec too: not JSON, or a number with too many digits
-        raise Unreadable(str(error) if value else "the message is empty", "json" if value else "empty") from None
+        if not value:
+            raise Unreadable("the message is empty", "empty") from None
+        raise Unreadable(str(error), "json") from None
 
 
 def _user(user_id: int) -> bytes:

@@ -77,18 +77,18 @@ def test_a_job_that_began_at_the_latest_rows_and_is_killed_before_its_first_snap
         writer.produce(shop.topic_user_events, json.dumps(row), str(user))
         assert writer.flush(60) == 0
 
-    def start(store: str, **settings: str):
-        job = start_job(programs, shop, tmp_path / store, "-s", "600", start="latest", outage_grace="0", **settings)
+    def start():
+        job = start_job(programs, shop, tmp_path / "recovery", "-s", "600", start="latest", outage_grace="0")
         wait_until(lambda: "caught up" in job.log.read_text(), "the job has read everything")
         return job
 
     write(1)
-    job = start("recovery")
+    job = start()
     for user in 2, 3:
         write(user)
         job.kill()
         job.wait()
-        job = start("recovery")
+        job = start()
     wait_until(lambda: rows_in(shop, shop.topic_visits) == 2, "all that came since it began is out")
     write(4)
     wait_until(lambda: rows_in(shop, shop.topic_visits) == 3, "and so is what comes now")
