@@ -5,6 +5,7 @@ as long as their session is open and the job stands still.
 """
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Protocol
 
 import msgspec
@@ -26,27 +27,57 @@ class Reread(Protocol):
 class Kept(msgspec.Struct, array_like=True):
     """A session's fold as it stands in a snapshot."""
 
-    first: int  # position of an event
-    others: list[int]  # positions of the others, less that: smaller numbers take less room
+    first: int  # position of its first event
+    count: int  # of its events
+    steps: bytes  # from each event's position to the next one's, MessagePack integers end to end
     best: Match | None
 
 
 class KeptVisits:
-    """A `Keeper` for `Visit`; `reread` gets the events back."""
+    """A `Keeper` for `Visit`; `reread` gets the events back.
+
+    A visit's events only become more, at the end of the list. So those that were packed for the last snapshot stay
+    packed, and the next one costs what came in between.
+    """
 
     type = Kept
 
     def __init__(self, reread: Reread) -> None:
         self._reread = reread
 
-    def pack(self, visit: Visit) -> Kept:
-        first = visit.events[0].position
-        return Kept(first, [event.position - first for event in visit.events], visit.best)
+    def pack(self, visit: Visit, before: Kept | None) -> Kept:
+        events, count = visit.events, len(visit.events)
+        if before is None:
+            first = events[0].position
+            return Kept(first, count, _steps(first, events[1:]), visit.best)
+        if before.count < count:
+            before.steps += _steps(events[before.count - 1].position, events[before.count :])
+            before.count = count
+        before.best = visit.best
+        return before
 
     def announce(self, kept: Kept) -> None:
-        first = kept.first
-        self._reread.announce([first + other for other in kept.others])
+        self._reread.announce(_positions(kept))
 
     def unpack(self, kept: Kept) -> Visit:
-        first, event = kept.first, self._reread.event
-        return Visit([event(first + other) for other in kept.others], kept.best)
+        return Visit([self._reread.event(position) for position in _positions(kept)], kept.best)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[int]).decode
+
+
+def _steps(last: int, events: list[Event]) -> bytes:
+    steps = []
+    for event in events:
+        position = event.position
+        steps.append(position - last)
+        last = position
+    header = 1 if len(steps) < 16 else 3 if len(steps) < 1 << 16 else 5  # how long MessagePack's own count is
+    return _encode(steps)[header:]
+
+
+def _positions(kept: Kept) -> Iterable[int]:
+    """Of all events, in the order in which they came."""
+    steps = _decode(b"\xdd" + (kept.count - 1).to_bytes(4, "big") + kept.steps)  # 0xdd: so many follow
+    return accumulate(steps, initial=kept.first)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Protocol, TypeVar
 
 import bytewax.operators as op
+import msgspec
 from bytewax.dataflow import operator
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
@@ -32,8 +33,8 @@ class Keeper(Protocol):
 
     type: Any  # of what is kept; msgspec can encode it
 
-    def pack(self, fold: Any) -> Any:
-        """What is kept."""
+    def pack(self, fold: Any, before: Any) -> Any:
+        """What is kept; `before` is what was kept of this session at the last snapshot, None if there was none."""
 
     def announce(self, kept: Any) -> None:
         """Hears of everything that a process is to unpack, before it has to unpack the first."""
@@ -48,7 +49,7 @@ class Whole:
     def __init__(self, type: Any) -> None:
         self.type = type
 
-    def pack(self, fold: Any) -> Any:
+    def pack(self, fold: Any, before: Any) -> Any:
         return fold
 
     def announce(self, kept: Any) -> None:
@@ -176,6 +177,9 @@ def session_window(
     return op.stateful_batch("sessions", up, build)
 
 
+_encode = msgspec.msgpack.Encoder().encode
+
+
 class _SessionLogic(StatefulBatchLogic[Timed, list[Session], bytes]):
     def __init__(
         self, sessions: Sessions, snapshots: Snapshots, keeper: Keeper, kept: list[tuple], size: metrics.StateSize
@@ -205,14 +209,18 @@ class _SessionLogic(StatefulBatchLogic[Timed, list[Session], bytes]):
     @inside_engine
     def restore(self) -> None:
         unpack = self.keeper.unpack
-        self.sessions.restore(Session(user, start, end, unpack(fold)) for user, start, end, fold in self.kept)
+        self.sessions.restore(Session(user, start, end, unpack(kept), kept) for user, start, end, kept in self.kept)
         self.kept = []
 
     def snapshot(self) -> bytes:
-        pack = self.keeper.pack
-        opened = (session for sessions in self.sessions.open.values() for session in sessions)
-        kept = [(each.user, each.start, each.end, pack(each.fold)) for each in opened] + self.kept
-        return self.size.of(self.snapshots.pack(kept))
+        pack, entries = self.keeper.pack, []
+        for sessions in self.sessions.open.values():
+            for each in sessions:
+                if each.entry is None:
+                    each.kept = pack(each.fold, each.kept)
+                    each.entry = msgspec.Raw(_encode((each.user, each.start, each.end, each.kept)))
+                entries.append(each.entry)
+        return self.size.of(self.snapshots.pack(entries + self.kept))
 
 
 class _Mapper:

@@ -13,7 +13,7 @@ from dataflow.rules.amounts import AMOUNTS, Buyer, match
 from dataflow.rules.join import IntervalJoin, JoinState
 from dataflow.rules.rows import END, NEVER, Event, Purchase, position
 from dataflow.rules.time import ClockState
-from dataflow.rules.visits import Visit
+from dataflow.rules.visits import Visit, add_row, unite
 from dataflow.snapshots import VERSION, Origin, Snapshots
 
 JOB = Origin(8, ("user-events", "visits"), "night")
@@ -110,24 +110,55 @@ def test_a_setting_that_may_change_is_told_with_its_old_and_its_new_value():
     assert told == [("session_gap", 20, 30.5)]
 
 
-def test_of_an_open_session_it_is_kept_where_its_events_are():
-    events = [
-        msgspec.structs.replace(EVENT, position=position(partition, offset)) for partition, offset in ((3, 9), (2, 4))
-    ]
-    announced = []
+class Topic:
+    """Where events can be read again; notes what it is told beforehand."""
 
-    class Topic:
-        def announce(self, positions):
-            announced.extend(positions)
+    def __init__(self, events):
+        self.announced = []
+        self._events = {event.position: event for event in events}
 
-        def event(self, wanted):
-            return next(event for event in events if event.position == wanted)
+    def announce(self, positions):
+        self.announced.extend(positions)
 
-    keeper = KeptVisits(Topic())
+    def event(self, wanted):
+        return self._events[wanted]
+
+
+def standing_at(*places):
+    return [msgspec.structs.replace(EVENT, position=position(partition, offset)) for partition, offset in places]
+
+
+@pytest.mark.parametrize(
+    "snapshots_after",
+    [
+        pytest.param([2], id="at once"),
+        pytest.param([1, 2], id="an event at a time"),
+        pytest.param([20, 20, 21, 65_600], id="many, none, one, very many"),
+    ],
+)
+def test_of_an_open_session_it_is_kept_where_its_events_are_however_many_snapshots_there_were(snapshots_after):
+    places = [(3, 9), (2, 4), *((5, 2**45 + offset) for offset in range(70_000))]
+    visit, events = Visit([]), standing_at(*places[: snapshots_after[-1]])
+    topic = Topic(events)
+    keeper, kept = KeptVisits(topic), None
     snapshots = Snapshots(keeper.type, JOB)
-    data = snapshots.pack(keeper.pack(Visit(events, match(EVENT, PURCHASE))))
-    kept = snapshots.unpack(data)
-    keeper.announce(kept)
-    assert announced == [event.position for event in events]
-    assert keeper.unpack(kept) == Visit(events, match(EVENT, PURCHASE))
+    for count in snapshots_after:
+        visit.events += events[len(visit.events) : count]
+        data = snapshots.pack(kept := keeper.pack(visit, kept))
+    visit.best = match(EVENT, PURCHASE)
+    data = snapshots.pack(keeper.pack(visit, kept))
     assert EVENT.value not in data
+    resumed = snapshots.unpack(data)
+    keeper.announce(resumed)
+    assert topic.announced == [event.position for event in events]
+    assert keeper.unpack(resumed) == visit
+
+
+def test_what_is_kept_of_a_session_that_a_row_unites_with_the_next_is_all_of_both():
+    first, second, between = standing_at((0, 1), (0, 2), (1, 7))
+    one, other = Visit([first]), Visit([second])
+    keeper = KeptVisits(Topic([first, second, between]))
+    kept = keeper.pack(one, None)
+    keeper.pack(other, None)
+    add_row(unite(one, other), between)
+    assert keeper.unpack(keeper.pack(one, kept)) == Visit([first, second, between])

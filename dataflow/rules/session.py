@@ -25,15 +25,21 @@ class Row(Protocol):
 
 
 class Session(Generic[Fold]):
-    """A user's session from its first to its last row so far, both in microseconds, and what was folded of them."""
+    """A user's session from its first to its last row so far, both in microseconds, and what was folded of them.
 
-    __slots__ = ("user", "start", "end", "fold", "merged")
+    Whoever takes snapshots may put here what was `kept` of it in the last one, and its `entry` there; the next row takes
+    the entry away.
+    """
 
-    def __init__(self, user: bytes, start: int, end: int, fold: Fold) -> None:
+    __slots__ = ("user", "start", "end", "fold", "kept", "entry", "merged")
+
+    def __init__(self, user: bytes, start: int, end: int, fold: Fold, kept: Any = None) -> None:
         self.user = user
         self.start = start
         self.end = end
         self.fold = fold
+        self.kept = kept
+        self.entry: Any = None
         self.merged = False  # into an earlier one, which holds all of it
 
 
@@ -83,6 +89,7 @@ class Sessions(Generic[Fold]):
                 elif not session.start <= time <= session.end:
                     session = self._find(sessions, user, time)
             session.fold = folder(session.fold, row)
+            session.entry = None
 
     def close(self, watermark: Time) -> list[Session[Fold]]:
         """Ends and returns the sessions which no row on time can reach any more."""
