@@ -4,9 +4,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 
 from dataflow.embedded import EmbeddedKafka
+from dataflow.kafka import hidden as module
 from dataflow.kafka.client import Connection
 from dataflow.kafka.hidden import Hidden
 from dataflow.settings import Settings
@@ -37,3 +38,27 @@ def test_an_answer_to_one_question_is_not_taken_for_one_to_the_next(cluster: Emb
             producer.produce("visits", b"two", partition=number)  # one more than is asked for
         assert producer.flush(60) == 0
         assert hidden.none_behind(ends) == set()
+
+
+def test_a_client_that_hears_nothing_of_a_partition_any_more_is_replaced(
+    cluster: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = []
+
+    class DeafAtFirst(Consumer):
+        def __init__(self, properties: dict) -> None:
+            super().__init__(properties)
+            clients.append(self)
+
+        def consume(self, *limits: float) -> list:
+            heard = super().consume(*limits)
+            return [each for each in heard if each.partition() != 3] if self is clients[0] else heard
+
+    monkeypatch.setattr(module, "Consumer", DeafAtFirst)
+    monkeypatch.setattr(module, "_SILENCE", 0.5)
+    hidden = Hidden(Connection(Settings(brokers=cluster.brokers)), "group")
+    ends = {("visits", number): 0 for number in range(PARTITIONS)}
+    deadline = time.monotonic() + 60
+    while hidden.none_behind(ends) != ends.keys():
+        assert time.monotonic() < deadline
+    assert len(clients) == 2

@@ -14,6 +14,9 @@ from dataflow.kafka.client import Connection
 from dataflow.kafka.notes import Place
 
 _SHORTEST, _LONGEST = 0.2, 1.6  # seconds for an answer; near brokers take milliseconds, far ones several round trips
+_SILENCE = (
+    10.0  # seconds; of a leader that answers others it is the client's, which librdkafka does not always get over
+)
 _BEYOND = 1 << 62  # an offset that no log reaches
 
 _TUNING = {
@@ -38,22 +41,40 @@ class Hidden:
     """
 
     def __init__(self, connection: Connection, group: str) -> None:
-        self._consumer = Consumer({**_TUNING, **connection.properties, **_ESSENTIAL, "group.id": group})
-        # for ever: librdkafka may hang when it is to destroy a consumer that has been used like this
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._consumer))
+        self._properties = {**_TUNING, **connection.properties, **_ESSENTIAL, "group.id": group}
+        self._consumer = self._new_consumer()
         self._beyond = _BEYOND
         self._patience = _SHORTEST
+        self._silent: dict[Place, float] = {}  # partitions of which nothing is heard, and since when; monotonic
+        self._bearable = _SILENCE
 
     def none_behind(self, ends: Mapping[Place, int]) -> set[Place]:
-        """The partitions whose leader has certainly nothing at or after an offset."""
+        """The partitions whose leader has certainly nothing at or after an offset, which it has just told."""
         self._beyond += 1
         asked = time.monotonic()
-        reached, _ = self._out_of_range(dict.fromkeys(ends, self._beyond))
+        reached, silent = self._out_of_range(dict.fromkeys(ends, self._beyond))
         told, undecided = self._out_of_range({place: ends[place] + 1 for place in reached})
         all_answered = len(reached) == len(ends) and not undecided
         wanted = 3 * (time.monotonic() - asked) if all_answered else 2 * self._patience
         self._patience = min(max(_SHORTEST, wanted), _LONGEST)
+        self._renew_if_stuck(silent)
         return told
+
+    def _renew_if_stuck(self, silent: set[Place]) -> None:
+        now = time.monotonic()
+        self._silent = {place: self._silent.get(place, now) for place in silent}
+        if not silent:
+            self._bearable = _SILENCE
+        elif now > min(self._silent.values()) + self._bearable:
+            self._consumer = self._new_consumer()
+            self._silent.clear()
+            self._bearable *= 2  # the old one stays
+
+    def _new_consumer(self) -> Consumer:
+        consumer = Consumer(self._properties)
+        # for ever: librdkafka may hang when it is to destroy a consumer that has been used like this
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(consumer))
+        return consumer
 
     def _out_of_range(self, offsets: Mapping[Place, int]) -> tuple[set[Place], set[Place]]:
         """The partitions whose leader is heard to say so of an offset, and those of which nothing is heard."""
