@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, ParamSpec, TypeVar
@@ -34,6 +35,7 @@ def speak_plainly() -> None:
     global _handle
     _handle = _exit
     sys.excepthook = _on_exception
+    threading.excepthook = _on_exception_in_thread
 
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -48,6 +50,12 @@ def _on_exception(kind: type[BaseException], error: BaseException, trace: Traceb
         )
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _on_exception_in_thread(args: threading.ExceptHookArgs) -> None:
+    """One of our threads has a bug: the job would stand still without it, and not say so."""
+    threading.__excepthook__(args)
+    end_at_once(f"its thread {args.thread.name if args.thread else ''} has failed")
 
 
 def _exit(error: UserError) -> None:

@@ -1,7 +1,7 @@
 """Kafka clusters for the tests: librdkafka's own mock, and a real one where there is Java."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -74,3 +74,14 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
     started = Programs(tmp_path)
     yield started
     started.kill_all()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure is reported with what the programs of the test have to say."""
+    report = yield
+    if call.when == "call" and report.failed and "programs" in item.fixturenames:
+        report.sections += item.funcargs["programs"].last_words()
+    return report

@@ -1,15 +1,18 @@
 """Programs of the project, run as users run them."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from dataflow.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 180  # seconds until a hanging program fails the test
+_WORDS = 8_000  # characters
 
 
 class Programs:
@@ -43,6 +46,14 @@ class Programs:
     def run(self, *arguments: str, **environment: str) -> tuple[int, list[str]]:
         """Exit code, and the lines on standard error."""
         return end_of(self.start(*arguments, **environment))
+
+    def last_words(self) -> list[tuple[str, str]]:
+        """What each has written, and where the threads are of those that still run, for the report of a failure."""
+        for process in self._started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGUSR1)
+        time.sleep(1)
+        return [(" ".join(map(str, each.args[2:])), each.log.read_text()[-_WORDS:]) for each in self._started]
 
     def kill_all(self) -> None:
         for process in self._started:

@@ -77,14 +77,34 @@ def a_log(
     return messages
 
 
-def write(brokers: str, messages: Sequence[Message]) -> None:
-    producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True, "log_level": 0})
+def writer(brokers: str) -> Producer:
+    return Producer({"bootstrap.servers": brokers, "enable.idempotence": True, "log_level": 0})
+
+
+def write(brokers: str, messages: Sequence[Message], producer: Producer | None = None) -> None:
+    producer = producer or writer(brokers)
     for topic, partition, key, value in messages:
         producer.produce(topic, value, key, partition)
     assert producer.flush(PATIENCE) == 0
 
 
+def click(settings: Settings, users: range) -> None:
+    """One event of each user, this moment. The first words of a writer, which take longest, are junk."""
+    producer, topic = writer(settings.brokers), settings.topic_user_events
+    write(settings.brokers, [(topic, partition, None, b"hello") for partition in range(8)], producer)
+    at = round(time.time() - NOON, 3)
+    write(settings.brokers, [(topic, user % 8, None, event(at, "click", user)) for user in users], producer)
+
+
 # --- and what has come out ---
+
+
+def until_right(settings: Settings, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while different := differences(settings):
+        assert process.poll() is None, process.log.read_text()
+        assert time.monotonic() < deadline, different
+        time.sleep(0.2)
 
 
 def differences(settings: Settings) -> list[str]:
@@ -132,12 +152,6 @@ def test_a_cluster_of_two_processes_gives_the_batch_answer(topics, programs):
 LIVE = {"session_gap": 2.0, "match_window": 1.0, "allowed_lateness": 5.0}
 
 
-def now_clicking(settings: Settings, users: range) -> list[Message]:
-    """One event of each user, this moment."""
-    at = round(time.time() - NOON, 3)
-    return [(settings.topic_user_events, user % 8, None, event(at, "click", user)) for user in users]
-
-
 def test_a_live_job_is_right_without_further_traffic_across_an_outage_and_a_stop(
     kafka: Kafka, topics, programs, tmp_path
 ):
@@ -145,24 +159,24 @@ def test_a_live_job_is_right_without_further_traffic_across_an_outage_and_a_stop
     store = str(tmp_path / "recovery")
     write(kafka.brokers, a_log(settings, time.time() - 600, keyed=True))  # a backlog
     job = programs.start("dataflow", "-r", store, "-s", "1", **environment(settings))
-    until(lambda: not differences(settings), job)
+    until_right(settings, job)
 
-    write(kafka.brokers, now_clicking(settings, range(100)))
-    until(lambda: not differences(settings), job)
+    click(settings, range(100))
+    until_right(settings, job)
 
-    write(kafka.brokers, now_clicking(settings, range(50, 150)))
+    click(settings, range(50, 150))
     kafka.stop_brokers()
     time.sleep(1)
     kafka.start_brokers()
-    write(kafka.brokers, now_clicking(settings, range(200)))
-    until(lambda: not differences(settings), job)
+    click(settings, range(200))
+    until_right(settings, job)
 
     job.send_signal(signal.SIGTERM)
     status, lines = end_of(job)
     assert status == 0, lines
-    write(kafka.brokers, now_clicking(settings, range(300)))
+    click(settings, range(300))
     job = programs.start("dataflow", "-r", store, "-s", "1", **environment(settings))
-    until(lambda: not differences(settings), job)
+    until_right(settings, job)
     assert_right(settings)
 
 
@@ -244,7 +258,7 @@ def store(embedded_settings, programs, tmp_path) -> Path:
     settings = embedded_settings.model_copy(update=LIVE)
     write(settings.brokers, a_log(settings, NOON, keyed=True, events=300))
     job = programs.start("dataflow", "-r", str(directory), "-s", "0.5", **environment(settings))
-    until(lambda: not differences(settings), job)
+    until_right(settings, job)
     job.send_signal(signal.SIGTERM)
     assert end_of(job)[0] == 0
     return directory
@@ -252,9 +266,9 @@ def store(embedded_settings, programs, tmp_path) -> Path:
 
 def test_a_stopped_job_resumes(store, embedded_settings, programs):
     settings = embedded_settings.model_copy(update=LIVE)
-    write(settings.brokers, now_clicking(settings, range(20)))
+    click(settings, range(20))
     job = programs.start("dataflow", "-r", str(store), **environment(settings))
-    until(lambda: not differences(settings), job)
+    until_right(settings, job)
 
 
 def test_a_resume_with_another_number_of_shards_is_refused(store, embedded_settings, programs):
@@ -268,9 +282,9 @@ def test_a_store_that_was_refused_can_be_resumed_as_it_was(store, embedded_setti
     settings = embedded_settings.model_copy(update=LIVE)
     refused = programs.run("dataflow", "-r", str(store), **environment(settings, shards="4"))
     assert_ends_in_one_line(refused, "set VISITS_SHARDS=8")
-    write(settings.brokers, now_clicking(settings, range(20)))
+    click(settings, range(20))
     job = programs.start("dataflow", "-r", str(store), **environment(settings))
-    until(lambda: not differences(settings), job)
+    until_right(settings, job)
 
 
 def test_a_resume_at_offsets_that_are_gone_is_refused(store, programs):

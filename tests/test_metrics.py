@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from programs import environment, free_port
 from prometheus_client.parser import text_string_to_metric_families
-from test_contract import LIVE, a_log, differences, until, write
+from test_contract import LIVE, a_log, until_right, write
 from test_ops import metrics_asked
 
 from dataflow.embedded import EmbeddedKafka
@@ -53,7 +53,7 @@ def run(topics: Settings, programs, tmp_path: Path):
         job = programs.start(
             "dataflow", "-r", str(tmp_path / "store"), "-s", "1", "-w", str(workers), **environment(settings), **api
         )
-        until(lambda: not differences(settings), job)
+        until_right(settings, job)
         time.sleep(2.5)  # a snapshot more
         return settings, Scrape(port)
 
