@@ -30,7 +30,8 @@ LIBS = ROOT / ".kafka" / "libs"
 READY = ROOT / ".kafka" / ".ready"  # made once all jars are there
 IMAGE = "apache/kafka:"
 
-UP_WITHIN = 120.0  # seconds; a busy machine takes long to start three Java machines
+UP_WITHIN = 240.0  # seconds; a busy machine takes long to start three Java machines
+RESTARTS = 3  # of brokers that end at their start, as compose would; one that finds no other for too long does
 STOP_WITHIN = 15.0
 
 # below what systems give to outgoing connections: a client that keeps calling a stopped broker must not take its port
@@ -111,10 +112,8 @@ class RealKafka:
         self.resume_brokers()
         for broker in ids or self._environments:
             if broker not in self._processes:
-                self._processes[broker] = self._java(
-                    broker, "kafka.Kafka", str(self._home(broker) / "server.properties")
-                )
-        self._wait(self._whole, f"brokers {sorted(self._processes)} and their replicas")
+                self._start(broker)
+        self._wait(self._whole, f"brokers {sorted(self._processes)} and their replicas", RESTARTS)
 
     def pause_brokers(self, *ids: int) -> None:
         """Brokers keep their connections but no longer answer, as on a network that swallows packets."""
@@ -222,12 +221,17 @@ class RealKafka:
             )
         )
 
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+    def _start(self, broker: int) -> None:
+        self._processes[broker] = self._java(broker, "kafka.Kafka", str(self._home(broker) / "server.properties"))
+
+    def _wait(self, condition: Callable[[], bool], what: str, restarts: int = 0) -> None:
         deadline = time.monotonic() + UP_WITHIN
         while not condition():
-            for broker, process in self._processes.items():
-                if process.poll() is not None:
+            for broker in [broker for broker, process in self._processes.items() if process.poll() is not None]:
+                if not restarts:
                     raise RuntimeError(self._failure(broker))
+                restarts -= 1
+                self._start(broker)
             if time.monotonic() > deadline:
                 raise RuntimeError(
                     f"still waiting for {what} after {UP_WITHIN:.0f} s; " + self._failure(*self._processes)

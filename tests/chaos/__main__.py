@@ -1,6 +1,7 @@
 """``python -m chaos``: kills, pauses and outages under load, from a seed, and then the comparison row by row."""
 
 import argparse
+import signal
 import sys
 from itertools import islice
 
@@ -51,6 +52,7 @@ def main() -> int:
         return 0
     if reason := unavailable():
         sys.exit(f"chaos: {reason}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("chaos: told to stop"))  # and so closes what it has started
     options = Options(
         arguments.rounds,
         arguments.minutes,
