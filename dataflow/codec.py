@@ -16,8 +16,9 @@ _Page = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _CLOSING_BRACE = ord("}")
 _OUT_OF_RANGE = "timestamp is out of range; it must be in seconds"
 _UNSET = msgspec.UNSET
-_USERS = 100_000
+_USERS, _TYPES = 100_000, 1_000
 _users: dict[int, bytes] = {}
+_types: dict[str, str] = {}
 
 
 class Unreadable(Exception):
@@ -55,7 +56,7 @@ Decode = Callable[[bytes | None, int], Row]  # of a message's value and position
 def decode_event(value: bytes | None, position: int) -> Event:
     """Reads a message of ``user-events``. Raises Unreadable."""
     text = _parse(_event, value)
-    timestamp, user = text.timestamp, text.user_id
+    timestamp, user, event_type = text.timestamp, text.user_id, text.event_type
     if not _FIRST_SECOND <= timestamp < _LAST_SECOND:
         raise Unreadable(_OUT_OF_RANGE, "time")
     plain = value[-1] == _CLOSING_BRACE and text.session_id is _UNSET and text.amount is _UNSET
@@ -65,7 +66,7 @@ def decode_event(value: bytes | None, position: int) -> Event:
         value,
         position,
         text.page_id,
-        text.event_type,
+        _types.get(event_type) or _type(event_type),
         plain,
     )
 
@@ -120,6 +121,14 @@ def _user(user_id: int) -> bytes:
         _users.clear()
     text = _users[user_id] = b"%d" % user_id
     return text
+
+
+def _type(event_type: str) -> str:
+    """A type's text, the same object for all events while it is remembered: they are few, and open events many."""
+    if len(_types) >= _TYPES:
+        _types.clear()
+    _types[event_type] = event_type
+    return event_type
 
 
 def _made_plain(value: bytes) -> bytes:
