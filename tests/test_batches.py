@@ -1,0 +1,21 @@
+"""What goes from one process to another comes there as it was."""
+
+import pickle
+
+import pytest
+
+from dataflow.batches import Batch
+from dataflow.rules.rows import NEVER, Event, Purchase
+from dataflow.rules.time import SourceTime
+
+TIME = SourceTime("user-events/0", NEVER, 2**60, None, ("user-events/0", "purchases/0"))
+EVENT = Event(-5, b"-7", b"\xff{}", 2**61, -(2**63), "päge", False)
+PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
+
+
+@pytest.mark.parametrize("rows", [[], [EVENT, EVENT], [PURCHASE]], ids=["nothing but time", "events", "purchases"])
+def test_a_batch_for_another_process(rows):
+    sent = Batch(rows, TIME)
+    received = pickle.loads(pickle.dumps(sent))
+    assert received == sent
+    assert [type(row) for row in received.rows] == [type(row) for row in rows]
