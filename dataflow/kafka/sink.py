@@ -5,6 +5,7 @@ rows that are already there are not written again (see `dataflow.kafka.written`)
 """
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -32,6 +33,7 @@ _ESSENTIAL = {
     "queue.buffering.max.kbytes": 2_000_000,
 }
 _ROOM = 64 * 1024 * 1024  # bytes handed over since Kafka had last acknowledged everything
+_SERVED_EVERY = 0.1  # seconds
 _GRACE = 5  # seconds that a stop waits for Kafka
 _ROW = 100  # bytes that a row takes beside its value
 
@@ -52,6 +54,7 @@ class Writer:
         self._lease = lease
         self._refused: str | None = None
         self._handed_over = 0
+        self._served = 0.0  # monotonic
         self._ends: dict[Place, int] = {}
         self._moved: set[Place] = set()  # partitions whose end is farther than that
         self._lock = threading.Lock()  # guards _ends and _moved
@@ -74,7 +77,7 @@ class Writer:
                     produce(topic, value, key, partition, **more)
         except KafkaException as error:
             raise UserError(f"{topic}/{partition}: a row cannot be sent: {error.args[0].str()}") from None
-        self._serve(0)
+        self._serve()
 
     def flush(self) -> None:
         """Waits until Kafka has acknowledged every row handed over.
@@ -109,9 +112,13 @@ class Writer:
             self.flush()
             self._handed_over = size
 
-    def _serve(self, seconds: float) -> None:
-        self._producer.poll(seconds)
-        self._check()
+    def _serve(self) -> None:
+        """Hears of refused rows; now and then, since to ask takes as long as to hand over a hundred rows."""
+        now = time.monotonic()
+        if now > self._served + _SERVED_EVERY:
+            self._served = now
+            self._producer.poll(0)
+            self._check()
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None and self._refused is None:
