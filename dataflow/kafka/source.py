@@ -41,6 +41,7 @@ _TUNING = {
     "fetch.queue.backoff.ms": 10,
     "queued.min.messages": 8_000,  # two polls; 16 partitions of more are most of the memory of a backlog
     "queued.max.messages.kbytes": 2_048,
+    "fetch.message.max.bytes": 262_144,  # as it is stored: 16 partitions of a compressed megabyte each were 130 MiB
 }
 _ESSENTIAL = {
     "enable.auto.commit": False,
