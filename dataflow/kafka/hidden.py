@@ -14,9 +14,7 @@ from dataflow.kafka.client import Connection
 from dataflow.kafka.notes import Place
 
 _SHORTEST, _LONGEST = 0.2, 1.6  # seconds for an answer; near brokers take milliseconds, far ones several round trips
-_SILENCE = (
-    10.0  # seconds; of a leader that answers others it is the client's, which librdkafka does not always get over
-)
+_SILENCE = 10.0  # seconds; a leader that has just told its end answers sooner, unless the client is stuck
 _BEYOND = 1 << 62  # an offset that no log reaches
 
 _TUNING = {
@@ -68,7 +66,7 @@ class Hidden:
         elif now > min(self._silent.values()) + self._bearable:
             self._consumer = self._new_consumer()
             self._silent.clear()
-            self._bearable *= 2  # the old one stays
+            self._bearable *= 2  # since the old one stays, see below
 
     def _new_consumer(self) -> Consumer:
         consumer = Consumer(self._properties)
