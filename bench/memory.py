@@ -18,7 +18,8 @@ from dataflow import metrics
 from dataflow.codec import decode_event
 from dataflow.kept import KeptVisits
 from dataflow.operators import _SessionLogic
-from dataflow.rules.rows import SECOND, position
+from dataflow.pipeline import Rules
+from dataflow.rules.rows import position
 from dataflow.rules.session import Sessions
 from dataflow.rules.visits import Visit, add_row, unite
 from dataflow.snapshots import Origin, Snapshots
@@ -40,7 +41,8 @@ class Held(NamedTuple):
 def measure(users: int, events: int) -> Held:
     """Called in a process that has done nothing else."""
     keeper = KeptVisits(reread=None)
-    sessions = Sessions(20 * SECOND, 5 * SECOND, Visit, add_row, unite)
+    rules = Rules()
+    sessions = Sessions(rules.gap, rules.window, Visit, add_row, unite)
     snapshots = Snapshots(list[tuple[bytes, int, int, keeper.type]], Origin(1))
     logic = _SessionLogic(sessions, snapshots, keeper, [], metrics.StateSize("sessions"))
     at_first = resident()

@@ -144,7 +144,7 @@ def test_of_an_open_session_it_is_kept_where_its_events_are_however_many_snapsho
     snapshots = Snapshots(keeper.type, JOB)
     for count in snapshots_after:
         visit.events += events[len(visit.events) : count]
-        data = snapshots.pack(kept := keeper.pack(visit, kept))
+        kept = keeper.pack(visit, kept)
     visit.best = match(EVENT, PURCHASE)
     data = snapshots.pack(keeper.pack(visit, kept))
     assert EVENT.value not in data

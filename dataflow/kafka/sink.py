@@ -118,7 +118,7 @@ class Writer:
         if now > self._served + _SERVED_EVERY:
             self._served = now
             self._producer.poll(0)
-            self._check()
+        self._check()
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None and self._refused is None:
