@@ -40,6 +40,7 @@ FILES = {
     "dataflow/kafka/source.py": POLL,
     "dataflow/kafka/lookout.py": POLL,
     "dataflow/pace.py": POLL,
+    "dataflow/shards.py": SHARD,
     "dataflow/reader.py": DECODE,
     "dataflow/codec.py": DECODE,
     "dataflow/rules/time.py": CLOCK,
@@ -54,7 +55,6 @@ FILES = {
 }
 FUNCTIONS = {
     ("dataflow/rules/time.py", "is_late"): DECODE,
-    ("dataflow/pipeline.py", "shard"): SHARD,
     ("dataflow/operators.py", "advance"): CLOCK,
     ("dataflow/pace.py", "hear"): CLOCK,
     ("dataflow/operators.py", "join"): JOIN,

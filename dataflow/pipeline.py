@@ -10,14 +10,13 @@ Sources and sinks come in as arguments: Kafka's in production, Bytewax's testing
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from zlib import crc32
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from dataflow.batches import Batch, Output, Poll
+from dataflow.batches import Output, Poll
 from dataflow.codec import Decode, decode_event, decode_purchase, encode_suspicious, encode_visits
 from dataflow.kept import KeptVisits, Reread
 from dataflow.operators import Whole, clock, interval_join, session_window
@@ -27,6 +26,7 @@ from dataflow.rules.amounts import AMOUNTS
 from dataflow.rules.rows import PARTITIONS, SECOND, Event, Rejected, Row
 from dataflow.rules.session import Session
 from dataflow.rules.visits import Finished, Visit, add_row, finish, unite
+from dataflow.shards import sharder
 from dataflow.snapshots import Origin
 
 LATE = "late"
@@ -122,19 +122,6 @@ def build(
     if onlooker is not None:
         onlooker.look_on(polls, ticked, met_nobody, finished)
     return flow
-
-
-def sharder(shards: int) -> Callable[[Poll], list[tuple[str, Batch]]]:
-    """Divides polls by user; every shard gets a batch, with rows or not, because it brings the time."""
-    keys = [str(shard) for shard in range(shards)]
-
-    def shard(poll: Poll) -> list[tuple[str, Batch]]:
-        parts: list[list[Row]] = [[] for _ in keys]
-        for row in poll.rows:
-            parts[crc32(row.user) % shards].append(row)
-        return [(key, Batch(rows, poll.time)) for key, rows in zip(keys, parts, strict=True)]
-
-    return shard
 
 
 def finisher(rules: Rules) -> Callable[[list[Session[Visit]]], list[Finished]]:

@@ -12,7 +12,7 @@ import msgspec
 
 from dataflow.errors import UserError, inside_engine
 
-VERSION = 3  # of everything that is written here; count up when a state changes its form
+VERSION = 4  # of everything that is written here; count up when a state changes its form
 
 State = TypeVar("State")
 

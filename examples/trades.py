@@ -24,12 +24,12 @@ from dataflow.batches import Poll
 from dataflow.codec import Unreadable
 from dataflow.operators import Whole, clock, interval_join, session_window
 from dataflow.pace import Pace
-from dataflow.pipeline import sharder
 from dataflow.reader import Reader
 from dataflow.rules.join import Sides
 from dataflow.rules.rows import END, NEVER, SECOND
 from dataflow.rules.session import Session
 from dataflow.rules.time import SourceTime
+from dataflow.shards import sharder
 from dataflow.snapshots import Origin
 
 LATENESS, WINDOW, GAP = 5 * SECOND, 2 * SECOND, 30 * SECOND

@@ -38,8 +38,8 @@ def test_function_that_snapshots_is_there(function):
         (["join (dataflow/operators.py)", "add (dataflow/rules/join.py)"], JOIN),
         (["visits (dataflow/pipeline.py)", "encode_visits (dataflow/codec.py)"], CLOSE),
         (["Sessions.add (dataflow/rules/session.py)"], SESSION),
-        (["sharder.<locals>.shard.<locals>.<listcomp> (dataflow/pipeline.py)"], SHARD),
-        (["shard (dataflow/pipeline.py)", "<listcomp> (dataflow/pipeline.py)"], SHARD),
+        (["sharder.<locals>.shard.<locals>.<listcomp> (dataflow/shards.py)"], SHARD),
+        (["shard (dataflow/shards.py)", "<listcomp> (dataflow/shards.py)"], SHARD),
         (["snapshot (dataflow/kafka/sink.py)", "flush (dataflow/kafka/sink.py)"], SNAPSHOT),
     ],
 )
