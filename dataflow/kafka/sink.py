@@ -13,7 +13,7 @@ import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from dataflow import metrics, pulse, shutdown
+from dataflow import metrics, pulse, shutdown, threads
 from dataflow.batches import Output
 from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
@@ -171,6 +171,7 @@ class KafkaSink(FixedPartitionedSink[Output, bytes]):
 
     @inside_engine
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Partition":
+        threads.keep_state()
         place, writer = (self._topic, int(for_part)), self._writer()
         if resume_state is not None:
             state = self._snapshots.unpack(resume_state)

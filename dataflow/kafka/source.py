@@ -14,7 +14,7 @@ import msgspec
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from dataflow import logs, metrics, pulse
+from dataflow import logs, metrics, pulse, threads
 from dataflow.batches import Poll
 from dataflow.codec import Decode
 from dataflow.errors import UserError, inside_engine
@@ -102,6 +102,7 @@ class KafkaSource(FixedPartitionedSource[Poll, bytes]):
 
     @inside_engine
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Lane":
+        threads.keep_state()
         states = self._snapshots.unpack(resume_state) if resume_state is not None else {}
         size = metrics.StateSize(step_id)
         return _Lane(self._topic, int(for_part.split()[-1]), states, self._decode, self._reading, self._snapshots, size)
