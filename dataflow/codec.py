@@ -1,7 +1,7 @@
 """Between Kafka's bytes and the rows of the rules: JSON in, JSON out."""
 
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -10,15 +10,14 @@ from dataflow.rules.rows import SECOND, Event, Purchase, Row
 # of the years 1 and 10000: nobody's clock is outside, but a clock that counts milliseconds is
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_800
 
+_SECOND = float(SECOND)  # at today's size products are exact to six decimals
+
 _Page = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 _CLOSING_BRACE = ord("}")
 _OUT_OF_RANGE = "timestamp is out of range; it must be in seconds"
 _UNSET = msgspec.UNSET
-_USERS, _TYPES = 100_000, 1_000
-_users: dict[int, bytes] = {}
-_types: dict[str, str] = {}
 
 
 class Unreadable(Exception):
@@ -45,6 +44,33 @@ class _PurchaseText(msgspec.Struct, gc=False):
     timestamp: float
 
 
+Id = TypeVar("Id", int, str)
+Text = TypeVar("Text", bytes, str)
+
+
+class _Remembered(dict[Id, Text]):
+    """Texts of users or types that have come up lately: made once, hashed once, held once by all rows that have them.
+
+    Args:
+        make: makes a text.
+        most: so many are remembered.
+    """
+
+    def __init__(self, make: Callable[[Id], Text], most: int) -> None:
+        super().__init__()
+        self._make = make
+        self._most = most
+
+    def __missing__(self, key: Id) -> Text:
+        if len(self) >= self._most:
+            self.clear()
+        text = self[key] = self._make(key)
+        return text
+
+
+_users: _Remembered[int, bytes] = _Remembered(lambda user_id: b"%d" % user_id, 100_000)
+_types: _Remembered[str, str] = _Remembered(str, 1_000)  # few, and open events are many
+
 _event = msgspec.json.Decoder(_EventText).decode
 _purchase = msgspec.json.Decoder(_PurchaseText).decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -55,25 +81,34 @@ Decode = Callable[[bytes | None, int], Row]  # of a message's value and position
 
 def decode_event(value: bytes | None, position: int) -> Event:
     """Reads a message of ``user-events``. Raises Unreadable."""
-    text = _parse(_event, value)
-    timestamp, user, event_type = text.timestamp, text.user_id, text.event_type
+    try:
+        if not value.isascii():
+            value.decode()  # the JSON decoder does not look into fields that it skips
+        text = _event(value)
+    except _MISTAKES as error:
+        raise _unreadable(value, error) from None
+    timestamp = text.timestamp
     if not _FIRST_SECOND <= timestamp < _LAST_SECOND:
         raise Unreadable(_OUT_OF_RANGE, "time")
-    plain = value[-1] == _CLOSING_BRACE and text.session_id is _UNSET and text.amount is _UNSET
     return Event(
-        round(timestamp * SECOND),  # at today's size exact to six decimals
-        _users.get(user) or _user(user),
+        round(timestamp * _SECOND),
+        _users[text.user_id],
         value,
         position,
         text.page_id,
-        _types.get(event_type) or _type(event_type),
-        plain,
+        _types[text.event_type],
+        value[-1] == _CLOSING_BRACE and text.session_id is _UNSET and text.amount is _UNSET,
     )
 
 
 def decode_purchase(value: bytes | None, position: int) -> Purchase:
     """Reads a message of ``purchases``. Raises Unreadable."""
-    text = _parse(_purchase, value)
+    try:
+        if not value.isascii():
+            value.decode()
+        text = _purchase(value)
+    except _MISTAKES as error:
+        raise _unreadable(value, error) from None
     if not _FIRST_SECOND <= text.timestamp < _LAST_SECOND:
         raise Unreadable(_OUT_OF_RANGE, "time")
     amount = bytes(text.amount)
@@ -81,8 +116,7 @@ def decode_purchase(value: bytes | None, position: int) -> Purchase:
         raise Unreadable("amount is not a number", "amount")
     if abs(float(amount)) == float("inf"):
         raise Unreadable("amount is out of range", "amount")
-    time, user = round(text.timestamp * SECOND), _users.get(text.user_id) or _user(text.user_id)
-    return Purchase(time, user, value, position, text.page_id, amount)
+    return Purchase(round(text.timestamp * _SECOND), _users[text.user_id], value, position, text.page_id, amount)
 
 
 def encode_visits(events: Iterable[Event], session_id: bytes, amount: bytes) -> list[bytes]:
@@ -96,39 +130,23 @@ def encode_suspicious(session_id: bytes, user: bytes, kind: int) -> bytes:
     return b'{"session_id":"%b","user_id":%b,"type":%d}' % (session_id, user, kind)
 
 
-def _parse(decode: Callable, value: bytes | None):
-    try:
-        if not value.isascii():
-            value.decode()  # the JSON decoder does not look into fields that it skips
-        return decode(value)
-    except AttributeError:
-        raise Unreadable("the message has no value", "empty") from None
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"not UTF-8: {error.reason} at byte {error.start}", "encoding") from None
-    except RecursionError:
-        raise Unreadable("JSON is nested too deeply", "json") from None
-    except msgspec.ValidationError as error:
-        raise Unreadable(str(error), "fields") from None
-    except ValueError as error:  # of msgspec too: not JSON, or a number with too many digits
-        if not value:
-            raise Unreadable("the message is empty", "empty") from None
-        raise Unreadable(str(error), "json") from None
+# what decoding raises for a message that is no row; that of msgspec is a ValueError too
+_MISTAKES = AttributeError, UnicodeDecodeError, RecursionError, ValueError
 
 
-def _user(user_id: int) -> bytes:
-    """A user's text, the same object for all rows while it is remembered: made once, hashed once, held once."""
-    if len(_users) >= _USERS:
-        _users.clear()
-    text = _users[user_id] = b"%d" % user_id
-    return text
-
-
-def _type(event_type: str) -> str:
-    """A type's text, the same object for all events while it is remembered: they are few, and open events many."""
-    if len(_types) >= _TYPES:
-        _types.clear()
-    _types[event_type] = event_type
-    return event_type
+def _unreadable(value: bytes | None, error: Exception) -> Unreadable:
+    """Says what is wrong with a message."""
+    if value is None:
+        return Unreadable("the message has no value", "empty")
+    if isinstance(error, UnicodeDecodeError):
+        return Unreadable(f"not UTF-8: {error.reason} at byte {error.start}", "encoding")
+    if isinstance(error, RecursionError):
+        return Unreadable("JSON is nested too deeply", "json")
+    if isinstance(error, msgspec.ValidationError):
+        return Unreadable(str(error), "fields")
+    if not value:
+        return Unreadable("the message is empty", "empty")
+    return Unreadable(str(error), "json")  # not JSON, or a number with too many digits
 
 
 def _made_plain(value: bytes) -> bytes:

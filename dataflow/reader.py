@@ -45,14 +45,16 @@ class Reader:
         late: list[Row] = []
         unreadable: list[Rejected] = []
         decode, partition, is_late = self._decode, self._partition, self._mark.is_late
-        latest = time.now + FUTURE
+        milliseconds, stored, latest = None, END, END
         for message in messages:
-            milliseconds = message.timestamp()[1]
-            stored = milliseconds * _MILLISECOND if milliseconds > 0 else END  # it may not say when it was
+            if (now := message.timestamp()[1]) != milliseconds:  # those of one millisecond are many in a backlog
+                milliseconds = now
+                stored = now * _MILLISECOND if now > 0 else END  # it may not say when it was
+                latest = min(stored, time.now) + FUTURE
             try:
                 row = decode(message.value(), message.offset() * PARTITIONS + partition)
                 time_of_row = row.time
-                if time_of_row > latest or time_of_row > stored + FUTURE:
+                if time_of_row > latest:
                     raise Unreadable("timestamp is more than 60 s ahead of the clock", "ahead")
             except Unreadable as error:
                 unreadable.append(

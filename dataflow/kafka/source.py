@@ -229,21 +229,22 @@ class _Partition:
     def _consume(self) -> list[Message]:
         """The next messages; moves the offset behind them."""
         messages = []
+        expected, stop_at = self._offset, self._stop_at
         for message in self._consumer.consume(_ROWS, 0):
             error = message.error()
             if error is None:
                 offset = message.offset()
-                if offset < self._offset:
-                    continue  # the client may hand out rows again when leaders change
-                if self._stop_at is not None and offset >= self._stop_at:
-                    self._offset = self._stop_at
-                    break
-                messages.append(message)
-                self._offset = offset + 1
+                if offset >= expected:  # the client may hand out rows again when leaders change
+                    expected = offset + 1
+                    messages.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
-                self._offset = max(self._offset, message.offset())
+                expected = max(expected, message.offset())
             else:
                 self._check(error)
+        if stop_at is not None and expected > stop_at:
+            messages = [message for message in messages if message.offset() < stop_at]
+            expected = stop_at
+        self._offset = expected
         return messages
 
     def _check(self, error: KafkaError) -> None:

@@ -34,11 +34,12 @@ class Mark:
         A row moves it at most to `stored`, the time at which Kafka stored the row (END if unknown), so that a fast
         clock in one phone does not make everybody else late.
         """
-        late = time < self.high - self.lateness
-        seen = time if time < stored else stored
-        if seen > self.high:
-            self.high = seen
-        return late
+        high = self.high
+        if time <= high:
+            return time < high - self.lateness
+        if stored > high:
+            self.high = time if time < stored else stored
+        return False
 
 
 class SourceTime(NamedTuple):
