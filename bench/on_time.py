@@ -1,6 +1,6 @@
 """How long a session takes to come out, beyond the gap and the allowed lateness that it has to wait.
 
-    python -m bench.on_time [--case USERS:RATE ...] [--seconds 90] [--kafka | --brokers HOST:PORT,...]
+    python -m bench.on_time [--case USERS:RATE ...] [--seconds 90] [--kafka | --brokers HOST:PORT,...] [--crowd]
 
 For every case the shop (`python -m producer`) sends RATE events a second of so many users for a while, then stops; the
 job reads them; and this program reads `visits`, on the same clock. A session's delay is the time at which the last of
@@ -32,6 +32,8 @@ from rich.table import Table
 from bench.cluster import PARTITIONS, fresh_topics, real_kafka, start
 from dataflow.settings import Settings
 from dataflow.verify import Topics, compare, expected
+
+_WIDTH = 120  # of the table, also where the terminal is narrower or none
 
 CASES = ("20:3", "20:500", "10000:500", "10000:1000")
 
@@ -77,15 +79,15 @@ def watch(settings: Settings, shop: Popen, job: Popen) -> tuple[list[Closed], fl
     return [Closed(last_event[session] + wait, arrived) for session, arrived in arrivals.items()], stopped
 
 
-def measure(users: int, rate: float, seconds: float, brokers: str | None) -> Iterator[tuple[str, ...]]:
-    """Two rows of the table: under load, and quiet."""
+def measure(users: int, rate: float, seconds: float, brokers: str | None, module: str) -> Iterator[tuple[str, ...]]:
+    """Two rows of the table: under load, and quiet; `module` is the shop."""
     with fresh_topics(brokers) as settings, TemporaryDirectory() as name:
         directory = Path(name)
         job = start(settings, directory / "job.log", "dataflow", "-r", str(directory / "recovery"))
         time.sleep(3)  # it starts; what it misses of the first seconds it reads then
         events = str(round(rate * seconds))
         shop = start(
-            settings, directory / "shop.log", "producer", "--users", str(users), "--rate", str(rate), "--events", events
+            settings, directory / "shop.log", module, "--users", str(users), "--rate", str(rate), "--events", events
         )
         try:
             sessions, stopped = watch(settings, shop, job)
@@ -126,15 +128,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=90, help="how long the shop is open (default: 90)")
     parser.add_argument("--kafka", action="store_true", help="on a real Kafka of one node, which needs `make kafka`")
     parser.add_argument("--brokers", help="a Kafka to use instead of embedded brokers")
+    parser.add_argument("--crowd", action="store_true", help="events of bench.crowd, for tens of thousands a second")
     arguments = parser.parse_args()
     console = Console()
+    console.width = max(console.width, _WIDTH)
+    shop = "bench.crowd" if arguments.crowd else "producer"
     delays = "min", "p50", "p90", "p99", "max"
     table = Table("users", "events/s", "behind", "", "sessions", *delays, "overtaken", "rows wrong", box=None)
     with real_kafka(arguments.brokers) if arguments.kafka else nullcontext(arguments.brokers) as brokers:
         for case in arguments.case:
             users, rate = case.split(":")
             with console.status(f"{users} users, {rate} events a second"):
-                for row in measure(int(users), float(rate), arguments.seconds, brokers):
+                for row in measure(int(users), float(rate), arguments.seconds, brokers, shop):
                     table.add_row(*row)
     console.print("seconds from when a session was due until its last row was read from `visits`:")
     console.print(table)
