@@ -7,13 +7,18 @@ The job, with recovery, reads a workload to its end from a real Kafka (see `benc
 gives the processor time of the engine's thread, and of all others, which are those of Kafka's clients. In the second
 py-spy (https://github.com/benfred/py-spy) samples the engine's thread: each sample counts for the stage that its
 innermost function belongs to. Two runs, because being sampled costs all threads time. On macOS py-spy wants root.
+
+A line more says what an event costs that has to go to another process of a cluster: to be packed by one and unpacked by
+the other. It is no part of the sum, since here there is one.
 """
 
 import argparse
 import json
+import pickle
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +32,9 @@ from bench.check import all_rows
 from bench.cluster import INPUTS, OUTPUTS, PARTITIONS, real_kafka, topics, variables
 from bench.contenders import free_ports
 from bench.workload import Workload, load
+from dataflow.batches import Batch
+from dataflow.codec import decode_event
+from dataflow.rules.time import SourceTime
 from dataflow.settings import Settings
 from dataflow.settings import load as load_settings
 
@@ -73,6 +81,7 @@ FUNCTIONS = {
 SNAPSHOTTING = {"snapshot", "__deepcopy__"}
 
 _ENTRY = "drive (bench/profiled.py)"
+_EXCHANGED, _TIMES = 500, 200
 _RATE = 250  # samples a second; not a divisor of anything the job does
 
 
@@ -130,8 +139,19 @@ def run_job(settings: Settings, interval: float, *under: str) -> dict[str, float
         return json.loads(used.read_text())
 
 
-def table(samples: Counter[str], used: dict[str, float], events: int) -> Table:
-    """A line a stage, and their sum."""
+def exchange(users: int) -> float:
+    """Seconds of processor time to take one event to another process, among as many as a poll brings a shard."""
+    rows = (row for row in Workload(_EXCHANGED, users).rows() if row.amount is None)
+    events = [decode_event(row.value, number) for number, row in enumerate(rows)]
+    batch = Batch(events, SourceTime("user-events/0", 0, 0, None, ("user-events/0",)))
+    began = time.thread_time()
+    for _ in range(_TIMES):
+        pickle.loads(pickle.dumps(batch))
+    return (time.thread_time() - began) / _TIMES / len(events)
+
+
+def table(samples: Counter[str], used: dict[str, float], events: int, exchanged: float) -> Table:
+    """A line a stage, and their sum; `exchanged` in seconds an event."""
     shown = Table("", "us an event", "share", box=None)
     total = sum(used.values())
     lines = {name: used["engine"] * samples[name] / samples.total() for name in STAGES}
@@ -139,6 +159,7 @@ def table(samples: Counter[str], used: dict[str, float], events: int) -> Table:
     for name, seconds in lines.items():
         shown.add_row(name, f"{seconds / events * 1e6:.2f}", f"{seconds / total:.0%}")
     shown.add_row("all", f"{total / events * 1e6:.2f}", "")
+    shown.add_row("to another process", f"{exchanged * 1e6:.2f}", "")
     return shown
 
 
@@ -159,7 +180,7 @@ def main() -> None:
                 verdict = all_rows(fresh, answer)
             with topics(loaded, OUTPUTS, PARTITIONS) as fresh:
                 samples = record(fresh, arguments.interval)
-    console.print(table(samples, used, arguments.events))
+    console.print(table(samples, used, arguments.events, exchange(arguments.users)))
     answers = "wrong" if verdict.wrong else "right"
     console.print(
         f"{samples.total():,} samples; {arguments.users:,} users, {arguments.events:,} events; answers {answers}"

@@ -1,0 +1,30 @@
+"""A mistake of the user's is told in one line; one of ours ends the process, wherever it is made."""
+
+import subprocess
+import sys
+
+SPEAK = "from threading import Event, Thread\nfrom dataflow import errors, logs\nlogs.start()\nerrors.speak_plainly()\n"
+
+
+def end_of(program: str) -> tuple[int, str]:
+    ended = subprocess.run([sys.executable, "-c", SPEAK + program], capture_output=True, text=True, timeout=60)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def test_a_thread_that_fails_takes_the_process_with_it_and_shows_where():
+    status, said = end_of("Thread(target=lambda: 1 / 0, name='lookout').start()\nEvent().wait()")
+    assert status == 1
+    assert "ZeroDivisionError" in said
+    assert "its thread lookout has failed" in said
+
+
+def test_a_mistake_that_the_engine_would_show_at_length_is_one_line():
+    status, said = end_of("""
+@errors.inside_engine
+def build_part():
+    raise errors.UserError("the topic is gone")
+build_part()
+""")
+    assert status == 1
+    assert "the topic is gone" in said
+    assert "Traceback" not in said
