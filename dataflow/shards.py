@@ -30,10 +30,20 @@ def sharder(shards: int) -> Callable[[Poll], list[tuple[str, Batch]]]:
     return shard
 
 
+def shard_of(user: bytes, shards: int) -> int:
+    """The number of the shard that a user is in."""
+    return crc32(user) % shards
+
+
 def key_of(shard: int) -> str:
     """The key of a shard, always the same: its number, and the first number behind it that makes it go where it should."""
     keys = (f"{shard}.{number}" for number in count())
     return next(key for key in keys if (engine_hash(key) - shard) % _EVEN == 0)
+
+
+def number_of(key: str) -> int:
+    """The number of the shard that a key is of."""
+    return int(key.partition(".")[0])
 
 
 def engine_hash(key: str) -> int:

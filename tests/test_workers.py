@@ -11,7 +11,7 @@ from bytewax.run import cli_main
 from bytewax.testing import TestingSink, TestingSource
 
 from dataflow import threads
-from dataflow.shards import engine_hash, key_of
+from dataflow.shards import engine_hash, key_of, number_of
 
 
 def where_keys_go(keys, workers):
@@ -39,6 +39,10 @@ def test_shards_go_round_the_workers_as_partitions_do(workers):
 def test_eight_shards_are_four_and_four_at_two_workers():
     went = where_keys_go([key_of(shard) for shard in range(8)], 2)
     assert sorted(Counter(went.values()).values()) == [4, 4]
+
+
+def test_a_key_says_which_shard_it_is_of():
+    assert [number_of(key_of(shard)) for shard in range(24)] == list(range(24))
 
 
 def test_keys_of_shards_differ_and_are_the_same_in_every_process():

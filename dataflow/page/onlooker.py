@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from zlib import crc32
 
 import bytewax.operators as op
 import msgspec
@@ -22,6 +21,7 @@ from dataflow.operators import AtWork
 from dataflow.page.lane import Lane, Trail, where
 from dataflow.rules.rows import END, NEVER, Event, Purchase, Rejected, Row, Time
 from dataflow.rules.visits import TOO_FEW_PAGE_VIEWS, TOO_MANY_EVENTS, Finished
+from dataflow.shards import number_of, shard_of
 from dataflow.words import number, seconds, shortened
 
 SHOWN = 8  # of each kind
@@ -113,8 +113,8 @@ class Onlooker:
         return ()
 
     def see_shards(self, keyed: list[tuple[str, Ticked]]) -> tuple[()]:
-        for shard, batch in keyed:
-            self.here.add(int(shard))
+        for key, batch in keyed:
+            self.here.add(number_of(key))
             if batch.late:
                 self._see_late(batch.late, lambda row: "its partition had run dry, and time went on without it")
         return ()
@@ -178,7 +178,7 @@ class Onlooker:
         return [shortened(each[place]) for place in range(SHOWN) for each in users if place < len(each)][:SHOWN]
 
     def shard_of(self, user: bytes) -> int:
-        return crc32(user) % self.shards
+        return shard_of(user, self.shards)
 
     @contextmanager
     def follow(self, user: bytes) -> Iterator[Callable[[], Lane]]:
