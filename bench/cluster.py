@@ -1,6 +1,7 @@
 """What the measurements share: fresh topics on a cluster, and programs that run beside them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from uuid import uuid4
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from dataflow.embedded import EmbeddedKafka
@@ -33,8 +35,15 @@ OUTPUTS = (
 def real_kafka(brokers: str | None) -> Iterator[str]:
     """Bootstrap servers of these brokers, or of a single one that is started for the while.
 
-    Ends the process with one line if there is no Kafka to start.
+    Ends the process with one line if there is no Kafka to start, or none at these addresses. SIGTERM ends it from now on
+    as Ctrl-C does, so that what was started is stopped.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if brokers is not None:
+        try:
+            AdminClient({"bootstrap.servers": brokers, "log_level": 0}).list_topics(timeout=10)
+        except KafkaException:
+            sys.exit(f"there is no Kafka at {brokers}")
     if brokers is None and (reason := unavailable()):
         sys.exit(f"{reason}; or name one with --brokers")
     with nullcontext() if brokers else RealKafka(nodes=1, java=()) as kafka:

@@ -30,12 +30,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cluster import PARTITIONS, fresh_topics, real_kafka, start
+from bench.options import case
 from dataflow.settings import Settings
 from dataflow.verify import Topics, compare, expected
 
 _WIDTH = 120  # of the table, also where the terminal is narrower or none
 
-CASES = ("20:3", "20:500", "10000:500", "10000:1000")
+CASES = (20, 3), (20, 500), (10_000, 500), (10_000, 1_000)
 
 
 class Visit(msgspec.Struct):
@@ -124,7 +125,14 @@ def distribution(delays: list[float]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.on_time", description=__doc__.splitlines()[0])
-    parser.add_argument("--case", nargs="+", default=CASES, metavar="USERS:RATE", help=f"default: {' '.join(CASES)}")
+    parser.add_argument(
+        "--case",
+        nargs="+",
+        type=case,
+        default=CASES,
+        metavar="USERS:RATE",
+        help="default: " + " ".join(f"{users}:{rate}" for users, rate in CASES),
+    )
     parser.add_argument("--seconds", type=float, default=90, help="how long the shop is open (default: 90)")
     parser.add_argument("--kafka", action="store_true", help="on a real Kafka of one node, which needs `make kafka`")
     parser.add_argument("--brokers", help="a Kafka to use instead of embedded brokers")
@@ -135,11 +143,10 @@ def main() -> None:
     shop = "bench.crowd" if arguments.crowd else "producer"
     delays = "min", "p50", "p90", "p99", "max"
     table = Table("users", "events/s", "behind", "", "sessions", *delays, "overtaken", "rows wrong", box=None)
-    with real_kafka(arguments.brokers) if arguments.kafka else nullcontext(arguments.brokers) as brokers:
-        for case in arguments.case:
-            users, rate = case.split(":")
+    with real_kafka(arguments.brokers) if arguments.kafka or arguments.brokers else nullcontext() as brokers:
+        for users, rate in arguments.case:
             with console.status(f"{users} users, {rate} events a second"):
-                for row in measure(int(users), float(rate), arguments.seconds, brokers, shop):
+                for row in measure(users, rate, arguments.seconds, brokers, shop):
                     table.add_row(*row)
     console.print("seconds from when a session was due until its last row was read from `visits`:")
     console.print(table)

@@ -31,6 +31,7 @@ from bench.answer import Answer
 from bench.check import all_rows
 from bench.cluster import INPUTS, OUTPUTS, PARTITIONS, real_kafka, topics, variables
 from bench.contenders import free_ports
+from bench.options import whole
 from bench.workload import Workload, load
 from dataflow.batches import Batch
 from dataflow.codec import decode_event
@@ -165,8 +166,8 @@ def table(samples: Counter[str], used: dict[str, float], events: int, exchanged:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=1_000_000, help="default: 1,000,000")
-    parser.add_argument("--users", type=int, default=10_000, help="default: 10,000")
+    parser.add_argument("--events", type=whole, default=1_000_000, help="default: 1,000,000")
+    parser.add_argument("--users", type=whole, default=10_000, help="default: 10,000")
     parser.add_argument("--interval", type=float, default=10, help="seconds between snapshots (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the workload")
     parser.add_argument("--brokers", help="a Kafka to use instead of one of our own")

@@ -31,6 +31,7 @@ from bench.answer import Answer
 from bench.check import Verdict
 from bench.cluster import INPUTS, OUTPUTS, PARTITIONS, real_kafka, topics
 from bench.contenders import CONTENDERS, Contender, Usage, run
+from bench.options import whole
 from bench.workload import Workload, load
 from dataflow.settings import Settings
 from dataflow.settings import load as load_settings
@@ -160,14 +161,16 @@ def _arguments() -> argparse.Namespace:
         epilog="contenders: " + "; ".join(f"{each.name}: {each.what}" for each in CONTENDERS),
     )
     names = [each.name for each in CONTENDERS]
-    parser.add_argument("--events", type=int, default=1_000_000, help="default: 1,000,000")
-    parser.add_argument("--users", type=int, nargs="+", default=[20, 10_000], help="default: 20 10000")
-    parser.add_argument("--partitions", type=int, default=PARTITIONS, help=f"of every topic (default: {PARTITIONS})")
+    parser.add_argument("--events", type=whole, default=1_000_000, help="default: 1,000,000")
+    parser.add_argument("--users", type=whole, nargs="+", default=[20, 10_000], help="default: 20 10000")
+    parser.add_argument("--partitions", type=whole, default=PARTITIONS, help=f"of every topic (default: {PARTITIONS})")
     parser.add_argument("--skew", action="store_true", help="partitions with very different numbers of users")
     parser.add_argument("--seed", type=int, default=0, help="of the workload")
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--rounds", type=whole, default=3, help="default: 3")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CONTENDER", help=" ".join(names))
-    parser.add_argument("--textbook-events", type=int, default=100_000, help="as many for the slow (default: 100,000)")
+    parser.add_argument(
+        "--textbook-events", type=whole, default=100_000, help="as many for the slow (default: 100,000)"
+    )
     parser.add_argument("--brokers", help="a Kafka to use instead of one of our own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each run")
     return parser.parse_args()
