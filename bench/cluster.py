@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -35,19 +35,25 @@ OUTPUTS = (
 def real_kafka(brokers: str | None) -> Iterator[str]:
     """Bootstrap servers of these brokers, or of a single one that is started for the while.
 
-    Ends the process with one line if there is no Kafka to start, or none at these addresses. SIGTERM ends it from now on
-    as Ctrl-C does, so that what was started is stopped.
+    Ends the process with one line if there is no Kafka to start, or none at these addresses.
     """
+    end_on_sigterm()
+    if brokers is None:
+        if reason := unavailable():
+            sys.exit(f"{reason}; or name one with --brokers")
+        with RealKafka(nodes=1, java=()) as kafka:
+            yield kafka.brokers
+        return
+    try:
+        AdminClient({"bootstrap.servers": brokers, "log_level": 0}).list_topics(timeout=10)
+    except KafkaException:
+        sys.exit(f"there is no Kafka at {brokers}")
+    yield brokers
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM ends the process as Ctrl-C does, so that what was started is stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if brokers is not None:
-        try:
-            AdminClient({"bootstrap.servers": brokers, "log_level": 0}).list_topics(timeout=10)
-        except KafkaException:
-            sys.exit(f"there is no Kafka at {brokers}")
-    if brokers is None and (reason := unavailable()):
-        sys.exit(f"{reason}; or name one with --brokers")
-    with nullcontext() if brokers else RealKafka(nodes=1, java=()) as kafka:
-        yield brokers or kafka.brokers
 
 
 @contextmanager
@@ -108,7 +114,8 @@ def variables(settings: Settings) -> dict[str, str]:
 
 
 def start(settings: Settings, log: Path, module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """``python -m module``, with these settings."""
+    """``python -m module``, with these settings; whoever starts it stops it, on SIGTERM too."""
+    end_on_sigterm()
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments], env=variables(settings), stdout=output, stderr=output

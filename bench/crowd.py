@@ -15,6 +15,7 @@ from zlib import crc32
 from confluent_kafka import Producer
 
 from dataflow.settings import load
+from producer.options import positive, whole
 
 _STAY = 10.0  # seconds
 _TICK = 0.01
@@ -59,7 +60,7 @@ def run(users: int, rate: float, events: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench.crowd", description=__doc__.splitlines()[0])
-    parser.add_argument("--users", type=int, required=True, help="who are present at a time")
-    parser.add_argument("--rate", type=float, required=True, help="events a second")
-    parser.add_argument("--events", type=int, required=True, help="how many in all")
+    parser.add_argument("--users", type=whole, required=True, help="who are present at a time")
+    parser.add_argument("--rate", type=positive, required=True, help="events a second")
+    parser.add_argument("--events", type=whole, required=True, help="how many in all")
     run(**vars(parser.parse_args()))

@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cluster import PARTITIONS, fresh_topics, real_kafka, start
-from bench.options import case
 from dataflow.settings import Settings
 from dataflow.verify import Topics, compare, expected
+from producer.options import positive, whole
 
 _WIDTH = 120  # of the table, also where the terminal is narrower or none
 
@@ -121,6 +121,15 @@ def distribution(delays: list[float]) -> list[str]:
         return ["-"] * 5
     percent = quantiles(delays, n=100, method="inclusive")
     return [f"{delay:.2f}" for delay in (min(delays), percent[49], percent[89], percent[98], max(delays))]
+
+
+def case(text: str) -> tuple[int, float]:
+    """USERS:RATE, both above 0."""
+    users, _, rate = text.partition(":")
+    try:
+        return whole(users), positive(rate)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not USERS:RATE, as in 20:3") from None
 
 
 def main() -> None:

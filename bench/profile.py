@@ -31,13 +31,13 @@ from bench.answer import Answer
 from bench.check import all_rows
 from bench.cluster import INPUTS, OUTPUTS, PARTITIONS, real_kafka, topics, variables
 from bench.contenders import free_ports
-from bench.options import whole
 from bench.workload import Workload, load
 from dataflow.batches import Batch
 from dataflow.codec import decode_event
 from dataflow.rules.time import SourceTime
 from dataflow.settings import Settings
 from dataflow.settings import load as load_settings
+from producer.options import whole
 
 POLL, DECODE, SHARD, CLOCK = "poll", "decode", "shard", "clock"
 JOIN, SESSION, CLOSE, PRODUCE = "join", "session", "close and encode", "produce"

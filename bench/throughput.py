@@ -31,10 +31,10 @@ from bench.answer import Answer
 from bench.check import Verdict
 from bench.cluster import INPUTS, OUTPUTS, PARTITIONS, real_kafka, topics
 from bench.contenders import CONTENDERS, Contender, Usage, run
-from bench.options import whole
 from bench.workload import Workload, load
 from dataflow.settings import Settings
 from dataflow.settings import load as load_settings
+from producer.options import whole
 
 _FEW = 100  # events; a run on them is all start and stop
 

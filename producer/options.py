@@ -73,14 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     shop = parser.add_argument_group("the simulated shop (without FILE)")
     shop.add_argument(
         "--rate",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="user-events a second, of all users together (default: 0.15 a user). At a high rate for so few users "
         "their visits have more events",
     )
-    shop.add_argument("--users", type=_whole, metavar="N", help="how many users (default: 20)")
+    shop.add_argument("--users", type=whole, metavar="N", help="how many users (default: 20)")
     shop.add_argument(
-        "--events", type=_whole, metavar="N", help="end after so many user-events; their purchases come too"
+        "--events", type=whole, metavar="N", help="end after so many user-events; their purchases come too"
     )
     shop.add_argument(
         "--start",
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     shop.add_argument(
         "--history",
-        type=_positive,
+        type=positive,
         metavar="SECONDS",
         help="begin so long ago, send what is past at once (or at --speed), then go on live",
     )
@@ -165,7 +165,8 @@ def _number(text: str) -> float:
     return number
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """A number above 0, of an option's text."""
     number = _number(text)
     if number <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
@@ -179,14 +180,15 @@ def _not_negative(text: str) -> float:
     return number
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """A number of things, at least one."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def _speed(text: str) -> float:
-    return AT_ONCE if text == "max" else _positive(text)
+    return AT_ONCE if text == "max" else positive(text)
 
 
 def _moment(text: str) -> float:
