@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import msgspec
 
 from bench.answer import Answer, Digest, SessionSeen
-from dataflow.settings import Settings
-from dataflow.verify import Topics
+from dataflow.runtime.settings import Settings
+from dataflow.tools.verify import Topics
 
 
 @dataclass(frozen=True)

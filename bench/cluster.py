@@ -13,8 +13,8 @@ from uuid import uuid4
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.settings import PREFIX, Settings, load
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import PREFIX, Settings, load
 from tests.real_kafka import RealKafka, unavailable
 
 PARTITIONS = 8

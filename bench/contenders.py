@@ -16,7 +16,7 @@ from uuid import uuid4
 from bench.answer import Answer
 from bench.check import Verdict, all_rows, all_sessions
 from bench.cluster import variables
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from zlib import crc32
 
 from confluent_kafka import Producer
 
-from dataflow.settings import load
+from dataflow.runtime.settings import load
 from producer.options import positive, whole
 
 _STAY = 10.0  # seconds

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from dataflow.settings import Settings, load
+from dataflow.runtime.settings import Settings, load
 
 _ROWS = 10_000  # of one poll
 _UNDER_WAY = 500_000  # rows not yet acknowledged, at most

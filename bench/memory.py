@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.state import resident
-from dataflow import metrics
-from dataflow.codec import decode_event
-from dataflow.kept import KeptVisits
-from dataflow.operators import _SessionLogic
-from dataflow.pipeline import Rules
-from dataflow.rules.rows import position
-from dataflow.rules.session import Sessions
-from dataflow.rules.visits import Visit, add_row, unite
-from dataflow.snapshots import Origin, Snapshots
+from dataflow.clickstream.serde import decode_event
+from dataflow.clickstream.session_references import ReferenceSerializer
+from dataflow.clickstream.sessions import SessionAccumulator, accumulate, merge
+from dataflow.clickstream.topology import Rules
+from dataflow.observability import metrics
+from dataflow.streaming.operators import _SessionLogic
+from dataflow.streaming.position import position
+from dataflow.streaming.session_windows import SessionWindows
+from dataflow.streaming.state import JobFingerprint, StateCodec
 
 FEW, MANY = 1, 15  # events of a session
 _START = 1_704_067_200
@@ -40,10 +40,10 @@ class Held(NamedTuple):
 
 def measure(users: int, events: int) -> Held:
     """Called in a process that has done nothing else."""
-    keeper = KeptVisits(reread=None)
+    keeper = ReferenceSerializer(event_fetcher=None)
     rules = Rules()
-    sessions = Sessions(rules.gap, rules.window, Visit, add_row, unite)
-    snapshots = Snapshots(list[tuple[bytes, int, int, keeper.type]], Origin(1))
+    sessions = SessionWindows(rules.gap, rules.window, SessionAccumulator, accumulate, merge)
+    snapshots = StateCodec(list[tuple[bytes, int, int, keeper.type]], JobFingerprint(1))
     logic = _SessionLogic(sessions, snapshots, keeper, [], metrics.StateSize("sessions"))
     at_first = resident()
     for number in range(events):

@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cluster import PARTITIONS, fresh_topics, real_kafka, start
-from dataflow.settings import Settings
-from dataflow.verify import Topics, compare, expected
+from dataflow.runtime.settings import Settings
+from dataflow.tools.verify import Topics, compare, expected
 from producer.options import positive, whole
 
 _WIDTH = 120  # of the table, also where the terminal is narrower or none

@@ -32,11 +32,11 @@ from bench.check import all_rows
 from bench.cluster import INPUTS, OUTPUTS, PARTITIONS, real_kafka, topics, variables
 from bench.contenders import free_ports
 from bench.workload import Workload, load
-from dataflow.batches import Batch
-from dataflow.codec import decode_event
-from dataflow.rules.time import SourceTime
-from dataflow.settings import Settings
-from dataflow.settings import load as load_settings
+from dataflow.clickstream.serde import decode_event
+from dataflow.runtime.settings import Settings
+from dataflow.runtime.settings import load as load_settings
+from dataflow.streaming.batches import ShardBatch
+from dataflow.streaming.watermark import SourceProgress
 from producer.options import whole
 
 POLL, DECODE, SHARD, CLOCK = "poll", "decode", "shard", "clock"
@@ -144,7 +144,7 @@ def exchange(users: int) -> float:
     """Seconds of processor time to take one event to another process, among as many as a poll brings a shard."""
     rows = (row for row in Workload(_EXCHANGED, users).rows() if row.amount is None)
     events = [decode_event(row.value, number) for number, row in enumerate(rows)]
-    batch = Batch(events, SourceTime("user-events/0", 0, 0, None, ("user-events/0",)))
+    batch = ShardBatch(events, SourceProgress("user-events/0", 0, 0, None, ("user-events/0",)))
     began = time.thread_time()
     for _ in range(_TIMES):
         pickle.loads(pickle.dumps(batch))

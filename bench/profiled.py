@@ -15,7 +15,7 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflow import flow
-from dataflow.store import open_store
+from dataflow.runtime.recovery_store import open_store
 
 
 def main() -> None:

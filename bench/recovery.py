@@ -23,8 +23,8 @@ from rich.table import Table
 
 from bench import gaps
 from bench.cluster import INPUTS, OUTPUTS, PARTITIONS, real_kafka, start, topics
-from dataflow.settings import Settings
-from dataflow.settings import load as load_settings
+from dataflow.runtime.settings import Settings
+from dataflow.runtime.settings import load as load_settings
 
 EVENTS = 15  # of a session
 SNAPSHOTS = 5

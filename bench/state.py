@@ -29,16 +29,15 @@ from bytewax.testing import run_main
 from rich.console import Console
 from rich.table import Table
 
-from dataflow.batches import Poll
-from dataflow.codec import Decode
-from dataflow.pace import Pace, Runner
-from dataflow.pipeline import Inputs, Keyed, Outputs, Rules, build
-from dataflow.reader import Reader
-from dataflow.rules.join import JoinState
-from dataflow.rules.rows import NEVER, SECOND
-from dataflow.rules.session import Session
-from dataflow.rules.time import SourceTime
-from dataflow.snapshots import Origin, Snapshots
+from dataflow.clickstream.topology import Inputs, Keyed, Outputs, Rules, build
+from dataflow.streaming.alignment import AlignedSource, SourceAlignment
+from dataflow.streaming.batches import PolledBatch
+from dataflow.streaming.interval_join import JoinState
+from dataflow.streaming.partition_reader import Decode, PartitionReader
+from dataflow.streaming.session_windows import Session
+from dataflow.streaming.state import JobFingerprint, StateCodec
+from dataflow.streaming.time import MIN_TIME, SECOND
+from dataflow.streaming.watermark import SourceProgress
 
 PARTITIONS = 4  # of each topic
 HOURS = 4  # of event time, in which all users come
@@ -106,17 +105,24 @@ class Crowd:
         return sum(self.arrival(user) + VISIT + max(rules.gap, rules.window) >= watermark for user in range(self.users))
 
 
-class Made(FixedPartitionedSource[Poll, None]):
+class Made(FixedPartitionedSource[PolledBatch, None]):
     """A topic that is made up while it is read; it keeps pace with the others as Kafka's do.
 
     `meter` looks at the process now and then.
     """
 
     def __init__(
-        self, topic: str, crowd: Crowd, steps: tuple, decode: Decode, rules: Rules, pace: Pace, meter: "Meter"
+        self,
+        topic: str,
+        crowd: Crowd,
+        steps: tuple,
+        decode: Decode,
+        rules: Rules,
+        pace: SourceAlignment,
+        meter: "Meter",
     ) -> None:
         self._topic, self._crowd, self._steps = topic, crowd, steps
-        self._decode, self._rules, self._pace, self._meter = decode, rules, pace, meter
+        self._decode, self._rules, self._alignment, self._meter = decode, rules, pace, meter
 
     def list_parts(self) -> list[str]:
         return [f"{self._topic}/{partition}" for partition in range(PARTITIONS)]
@@ -124,29 +130,34 @@ class Made(FixedPartitionedSource[Poll, None]):
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Partition":
         messages = self._crowd.messages(int(for_part.rpartition("/")[2]), self._steps)
         return _Partition(
-            messages, Reader(for_part, self._decode, self._rules.lateness), Runner(self._pace), self._meter
+            messages,
+            PartitionReader(for_part, self._decode, self._rules.lateness),
+            AlignedSource(self._alignment),
+            self._meter,
         )
 
 
-class _Partition(StatefulSourcePartition[Poll, None]):
-    def __init__(self, messages: Iterator[Message], reader: Reader, runner: Runner, meter: "Meter") -> None:
-        self._messages, self._reader, self._runner, self._meter = messages, reader, runner, meter
+class _Partition(StatefulSourcePartition[PolledBatch, None]):
+    def __init__(
+        self, messages: Iterator[Message], reader: PartitionReader, runner: AlignedSource, meter: "Meter"
+    ) -> None:
+        self._messages, self._reader, self._alignment, self._meter = messages, reader, runner, meter
         self._next = next(messages, None)
         self._upto = START
 
-    def next_batch(self) -> list[Poll]:
+    def next_batch(self) -> list[PolledBatch]:
         self._meter.look(self._upto)
         if self._next is None:
             raise StopIteration  # without a word of an end, so that what is open stays open
-        if self._runner.must_wait():
+        if self._alignment.is_paused():
             return []
         self._upto += SLICE
         messages = []
         while self._next is not None and self._next.time < self._upto:
             messages.append(self._next)
             self._next = next(self._messages, None)
-        poll = self._reader.read(messages, SourceTime(self._reader.source, NEVER, self._upto, None, SOURCES))
-        self._runner.has_read(len(messages), self._reader.mark)
+        poll = self._reader.read(messages, SourceProgress(self._reader.source, MIN_TIME, self._upto, None, SOURCES))
+        self._alignment.record_read(len(messages), self._reader.max_timestamp)
         return [poll]
 
     def snapshot(self) -> None:
@@ -176,8 +187,8 @@ class Store:
 
     def __init__(self, directory: Path, shards: int) -> None:
         self._directory = directory
-        self._sessions = Snapshots(list, Origin(shards))
-        self._join = Snapshots(JoinState[Any, Any], Origin(shards))
+        self._sessions = StateCodec(list, JobFingerprint(shards))
+        self._join = StateCodec(JoinState[Any, Any], JobFingerprint(shards))
         init_db_dir(directory, 1)
 
     def size(self) -> int:
@@ -191,7 +202,7 @@ class Store:
         """How many rows of the join the last snapshots hold."""
         return sum(len(state.lefts) + len(state.rights) for state in self._last("join_purchases", self._join))
 
-    def _last(self, step: str, snapshots: Snapshots) -> list:
+    def _last(self, step: str, snapshots: StateCodec) -> list:
         query = (
             "SELECT ser_change FROM snaps WHERE step_id LIKE ? GROUP BY state_key HAVING snap_epoch = max(snap_epoch)"
         )
@@ -233,7 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.state", description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=1_000_000, help="how many come, once each (default: 1,000,000)")
     crowd, rules = Crowd(parser.parse_args().users), Rules()
-    visits, rest, pace = Counted(), Counted(), Pace()
+    visits, rest, pace = Counted(), Counted(), SourceAlignment()
     with tempfile.TemporaryDirectory() as directory:
         store = Store(Path(directory), rules.shards)
         meter = Meter(crowd, store, visits)

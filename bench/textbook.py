@@ -20,7 +20,7 @@ from bytewax.connectors.kafka import KafkaSinkMessage, KafkaSourceMessage
 from bytewax.dataflow import Dataflow
 from bytewax.operators.windowing import EventClock, SessionWindower, fold_window
 
-from dataflow.settings import load
+from dataflow.runtime.settings import load
 
 Row = dict[str, Any]
 

@@ -32,8 +32,8 @@ from bench.check import Verdict
 from bench.cluster import INPUTS, OUTPUTS, PARTITIONS, real_kafka, topics
 from bench.contenders import CONTENDERS, Contender, Usage, run
 from bench.workload import Workload, load
-from dataflow.settings import Settings
-from dataflow.settings import load as load_settings
+from dataflow.runtime.settings import Settings
+from dataflow.runtime.settings import load as load_settings
 from producer.options import whole
 
 _FEW = 100  # events; a run on them is all start and stop

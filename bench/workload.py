@@ -18,7 +18,7 @@ from zlib import crc32
 from confluent_kafka import Producer
 
 from bench.answer import GAP, Answer
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
 
 START = 1_704_067_200_000  # milliseconds, as all times here
 PRESENT = 10_000  # users who are in the shop at a time, at most

@@ -10,6 +10,6 @@ def flow() -> Dataflow:
 
     Exits with one line if a setting is wrong, or Kafka does not answer or lacks a topic.
     """
-    from dataflow.job import make_flow  # importing the package builds nothing and reads no settings
+    from dataflow.runtime.job import make_flow
 
     return make_flow()

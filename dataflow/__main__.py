@@ -19,11 +19,11 @@ from pathlib import Path
 from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
-from dataflow import logs, shutdown
-from dataflow.cluster import Place, addresses, process_id, processes
-from dataflow.errors import UserError, end_at_once
-from dataflow.job import make_flow
-from dataflow.store import open_store
+from dataflow.observability import lifecycle, logs
+from dataflow.runtime.cluster import ProcessInfo, addresses, process_id, processes
+from dataflow.runtime.job import make_flow
+from dataflow.runtime.recovery_store import open_store
+from dataflow.streaming.errors import UserError, exit_with_error
 
 log = logging.getLogger("visits")
 
@@ -80,12 +80,12 @@ def _prepare_api() -> None:
 
 
 def _stop(signum: int, frame: object) -> None:
-    shutdown.requested.set()
+    lifecycle.stop_requested.set()
     try:
-        for act in shutdown.last_acts:
+        for act in lifecycle.exit_hooks:
             act()
     except UserError as error:
-        end_at_once(str(error))
+        exit_with_error(str(error))
     time.sleep(_FAREWELL)
     log.info("stopped", extra=logs.event("stopped"))
     os._exit(0)
@@ -102,7 +102,7 @@ def main() -> int:
         arguments = _arguments()
         number = arguments.process_id or 0
         # first: it finds most mistakes, and leaves nothing behind
-        job = make_flow(Place(number, store=None, processes=processes(arguments.addresses)))
+        job = make_flow(ProcessInfo(number, store=None, processes=processes(arguments.addresses)))
         open_store(arguments.recovery_directory, number)
     except UserError as error:
         logs.fail(error)

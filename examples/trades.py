@@ -20,17 +20,16 @@ from bytewax.dataflow import Dataflow
 from bytewax.outputs import Sink
 from bytewax.testing import TestingSource
 
-from dataflow.batches import Poll
-from dataflow.codec import Unreadable
-from dataflow.operators import Whole, clock, interval_join, session_window
-from dataflow.pace import Pace
-from dataflow.reader import Reader
-from dataflow.rules.join import Sides
-from dataflow.rules.rows import END, NEVER, SECOND
-from dataflow.rules.session import Session
-from dataflow.rules.time import SourceTime
-from dataflow.shards import sharder
-from dataflow.snapshots import Origin
+from dataflow.streaming.alignment import SourceAlignment
+from dataflow.streaming.batches import PolledBatch
+from dataflow.streaming.interval_join import JoinSpec
+from dataflow.streaming.operators import IdentitySerializer, interval_join, session_window, track_watermark
+from dataflow.streaming.partition_reader import PartitionReader, Unreadable
+from dataflow.streaming.session_windows import Session
+from dataflow.streaming.sharding import sharder
+from dataflow.streaming.state import JobFingerprint
+from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND
+from dataflow.streaming.watermark import SourceProgress
 
 LATENESS, WINDOW, GAP = 5 * SECOND, 2 * SECOND, 30 * SECOND
 SHARDS = 4
@@ -75,7 +74,7 @@ class Quote(msgspec.Struct):
     price: float
     matched: bool = False
 
-    def meet(self) -> None:
+    def mark_matched(self) -> None:
         self.matched = True
 
 
@@ -96,7 +95,7 @@ def price(trade: Trade, quote: Quote) -> Price:
     return Price(-distance, quote.time, quote.price, identity, trade.time, trade.user)
 
 
-PRICES = Sides(left=Trade, seekers=lambda trades: trades, seeker=Trade, right=Quote, match=price)
+PRICES = JoinSpec(left=Trade, probes=lambda trades: trades, probe=Trade, right=Quote, match=price)
 
 
 class Burst(msgspec.Struct):
@@ -180,28 +179,30 @@ class Line:
         return 0, 0  # nobody has noted when it was stored
 
 
-def polls(files: Mapping[str, bytes]) -> Iterator[Poll]:
+def polls(files: Mapping[str, bytes]) -> Iterator[PolledBatch]:
     """A line of every file in turn, each with the time that it brings, and in the end the end of all of them."""
     sources = tuple(files)
-    readers = {name: Reader(name, read_quote if name.startswith("quotes") else read_trade, LATENESS) for name in files}
+    readers = {
+        name: PartitionReader(name, read_quote if name.startswith("quotes") else read_trade, LATENESS) for name in files
+    }
     lines = {name: text.splitlines() for name, text in files.items()}
     now = 86_400 * SECOND  # by the wall clock, when it is read: a row from farther ahead would be unreadable
     for number in range(max(map(len, lines.values()))):
         for name, reader in readers.items():
             chunk = [Line(text, number) for text in lines[name][number : number + 1]]
-            yield reader.read(chunk, SourceTime(name, NEVER, now, None, sources))
+            yield reader.read(chunk, SourceProgress(name, MIN_TIME, now, None, sources))
     for name in files:
-        yield Poll([], SourceTime(name, END, now, None, sources), [], [])
+        yield PolledBatch([], SourceProgress(name, MAX_TIME, now, None, sources), [], [])
 
 
-def build(read: Iterable[Poll], out: Sink[str]) -> Dataflow:
+def build(read: Iterable[PolledBatch], out: Sink[str]) -> Dataflow:
     """The flow: compare with `dataflow.pipeline`."""
-    flow, origin = Dataflow("trades"), Origin(SHARDS)
+    flow, origin = Dataflow("trades"), JobFingerprint(SHARDS)
     read_polls = op.input("read", flow, TestingSource(read))
     batches = op.flat_map("shard", read_polls, sharder(SHARDS))
-    ticked = clock("clock", batches, LATENESS, origin, Pace())
+    ticked = track_watermark("clock", batches, LATENESS, origin, SourceAlignment())
     priced = interval_join("price", ticked, WINDOW, PRICES, origin)
-    bursts = session_window("bursts", priced, GAP, WINDOW, origin, Burst, add, unite, Whole(Burst))
+    bursts = session_window("bursts", priced, GAP, WINDOW, origin, Burst, add, unite, IdentitySerializer(Burst))
     told = op.flat_map("tell", bursts, lambda keyed: map(line, keyed[1]))
     late = op.flat_map("take_late", read_polls, lambda poll: poll.late)
     late_lines = op.map("tell_late", late, lambda row: f"{row.user.decode()} {row.time / SECOND:g} s: too late")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import chain
 from types import FrameType
 
-from dataflow import settings
-from dataflow.errors import UserError
-from dataflow.settings import Settings
+from dataflow.runtime import settings
+from dataflow.runtime.settings import Settings
+from dataflow.streaming.errors import UserError
 from producer import options as command_line
 from producer.kafka import Sender
 from producer.pace import Pace, delayed, shifted

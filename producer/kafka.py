@@ -8,8 +8,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from dataflow.errors import UserError
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
+from dataflow.streaming.errors import UserError
 from producer import topics
 from producer.rows import Row
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from dataflow.errors import UserError
+from dataflow.streaming.errors import UserError
 from producer import timestamps
 from producer.rows import Row
 

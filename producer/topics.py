@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic
 
-from dataflow.errors import UserError
+from dataflow.streaming.errors import UserError
 
 PARTITIONS = 8
 _MOST_REPLICAS = 3

@@ -10,8 +10,8 @@ from hypothesis import settings
 from programs import Programs
 from real_kafka import RealKafka, unavailable
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.settings import Settings
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
 
 Kafka = EmbeddedKafka | RealKafka
 

@@ -18,14 +18,16 @@ from bytewax.inputs import AbortExecution
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 from engine import Engine, States
 
-from dataflow.batches import Poll
-from dataflow.codec import decode_event, decode_purchase
-from dataflow.page.onlooker import Onlooker
-from dataflow.pipeline import Inputs, Keyed, Outputs, Rules, build
-from dataflow.reader import Reader
-from dataflow.reference import AHEAD, NOT_A_ROW, Answer, Numbers, Record, Row, answer
-from dataflow.rules.rows import END, NEVER, PARTITIONS, SECOND, Event, Time
-from dataflow.rules.time import SourceTime
+from dataflow.clickstream.records import Event
+from dataflow.clickstream.serde import decode_event, decode_purchase
+from dataflow.clickstream.topology import Inputs, Keyed, Outputs, Rules, build
+from dataflow.dashboard.probe import DashboardProbe
+from dataflow.streaming.batches import PolledBatch
+from dataflow.streaming.partition_reader import PartitionReader
+from dataflow.streaming.position import PARTITION_LIMIT
+from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND, Time
+from dataflow.streaming.watermark import SourceProgress
+from dataflow.tools.reference import AHEAD, NOT_A_ROW, Answer, OutputRow, Record, RuleSettings, answer
 
 NOON = 1_710_331_200  # 2024-03-13, UTC
 LONG_AFTER = 253_402_300_800 * SECOND  # the wall clock of whoever replays a log: the year 10000
@@ -107,30 +109,30 @@ class Partitions:
         self.logs = logs
         self._lateness = lateness
         self._offsets = dict.fromkeys(logs, 0)
-        self._readers = {source: self._reader(source, NEVER) for source in logs}
+        self._readers = {source: self._reader(source, MIN_TIME) for source in logs}
 
-    def _reader(self, source: str, mark: Time) -> Reader:
+    def _reader(self, source: str, mark: Time) -> PartitionReader:
         decode = decode_purchase if source.startswith("purchases/") else decode_event
-        return Reader(source, decode, self._lateness, mark)
+        return PartitionReader(source, decode, self._lateness, mark)
 
     def poll(
-        self, source: str, count: int, now: int = LONG_AFTER, caught_up: int | None = None, end: bool = False
-    ) -> Poll:
+        self, source: str, count: int, now: int = LONG_AFTER, caught_up_at: int | None = None, end: bool = False
+    ) -> PolledBatch:
         """The next messages of a source, at most `count`; `end` says that no more will come."""
         offset = self._offsets[source]
         records = self.logs[source][offset : offset + count]
         self._offsets[source] += len(records)
-        time = SourceTime(source, NEVER, now, caught_up, tuple(self.logs))
+        time = SourceProgress(source, MIN_TIME, now, caught_up_at, tuple(self.logs))
         poll = self._readers[source].read(map(Message, records), time)
         if end:
-            poll.time = poll.time._replace(mark=END)
+            poll.time = poll.time._replace(max_timestamp=MAX_TIME)
         return poll
 
     def unread(self, source: str) -> int:
         return len(self.logs[source]) - self._offsets[source]
 
     def snapshot(self) -> dict[str, tuple[int, Time]]:
-        return {source: (self._offsets[source], reader.mark) for source, reader in self._readers.items()}
+        return {source: (self._offsets[source], reader.max_timestamp) for source, reader in self._readers.items()}
 
     def resume(self, states: Mapping[str, tuple[int, Time]]) -> None:
         for source, (offset, mark) in states.items():
@@ -150,10 +152,10 @@ class Plan:
     piece: int = 1_000
     early: bool = False
 
-    def polls(self, partitions: Partitions) -> Iterator[Poll]:
+    def polls(self, partitions: Partitions) -> Iterator[PolledBatch]:
         running = dict.fromkeys(partitions.logs)  # in order
 
-        def ends() -> Iterator[Poll]:
+        def ends() -> Iterator[PolledBatch]:
             for source in [each for each in running if not partitions.unread(each)]:
                 del running[source]
                 yield partitions.poll(source, 0, end=True)
@@ -232,7 +234,7 @@ class Written:
         self.forget_after([0] * len(self._lists))
 
 
-def _rows(written: Iterable[tuple[str, Any]]) -> Iterator[Row]:
+def _rows(written: Iterable[tuple[str, Any]]) -> Iterator[OutputRow]:
     for _, output in written:
         headers = tuple(output.headers or ())
         if headers and headers[0][1].decode() not in (AHEAD, "late", "no event in its time"):
@@ -263,7 +265,7 @@ def bytewax_flow(
     one_by_one: bool = True,
     stops: Collection[int] = (),
     crashes: Collection[int] = (),
-    onlooker: Onlooker | None = None,
+    probe: DashboardProbe | None = None,
 ) -> Dataflow:
     """The flow over `TestingSource`s; it stops before the polls of some numbers, and crashes, once, before others."""
     first = ("user-events/", "purchases/") if one_by_one else ("user-events/",)
@@ -271,9 +273,9 @@ def bytewax_flow(
     inputs = Inputs(
         events=lambda decode: TestingSource(_Polls(logs, plan, rules, first, stops, crashes)),
         purchases=lambda decode: TestingSource(_Polls(logs, plan, rules, second, (), ())),
-        reread=lambda decode: Reread(logs),
+        event_fetcher=lambda decode: Reread(logs),
     )
-    return build(inputs, written.sinks, rules, onlooker=onlooker)
+    return build(inputs, written.sinks, rules, probe=probe)
 
 
 class Reread:
@@ -283,13 +285,13 @@ class Reread:
         self.logs = logs
         self._announced: Counter[int] = Counter()
 
-    def announce(self, positions: Iterable[int]) -> None:
+    def prefetch(self, positions: Iterable[int]) -> None:
         self._announced.update(positions)
 
     def event(self, position: int) -> Event:
         assert self._announced[position] > 0
         self._announced[position] -= 1
-        offset, partition = divmod(position, PARTITIONS)
+        offset, partition = divmod(position, PARTITION_LIMIT)
         return decode_event(self.logs[f"user-events/{partition}"][offset].value, position)
 
 
@@ -299,29 +301,29 @@ class Job:
     Args:
         logs: what the sources hold; `write` adds to it.
         rules: the numbers in the rules.
-        onlooker: sees what passes.
+        probe: sees what passes.
     """
 
-    def __init__(self, logs: Logs | None = None, rules: Rules = Rules(), onlooker: Onlooker | None = None) -> None:
+    def __init__(self, logs: Logs | None = None, rules: Rules = Rules(), probe: DashboardProbe | None = None) -> None:
         self.partitions = Partitions(logs if logs is not None else {EVENTS: [], PURCHASES: []}, rules.lateness)
-        self._engine, self.written, reread = _engine(rules, onlooker)
+        self._engine, self.written, reread = _engine(rules, probe)
         reread.logs = self.partitions.logs
         self._engine.resume({})
         self.written.clear()
 
-    def feed(self, poll: Poll) -> None:
+    def feed(self, poll: PolledBatch) -> None:
         self._engine.feed("visits.read_events", poll)
 
-    def read(self, source: str, *messages: Any, now: float, caught_up: float | None = None) -> None:
+    def read(self, source: str, *messages: Any, now: float, caught_up_at: float | None = None) -> None:
         """Messages come into a partition and are read at once, the wall clock being at `now` seconds after noon."""
         held = self.partitions.logs[source]
         held += [record._replace(offset=len(held) + record.offset) for record in log(*messages)]
-        claim = None if caught_up is None else wall(caught_up)
+        claim = None if caught_up_at is None else wall(caught_up_at)
         self.feed(self.partitions.poll(source, len(messages), wall(now), claim))
 
     def is_at_its_end(self, source: str, asof: float) -> None:
         """A partition has nothing new, and says so."""
-        self.read(source, now=asof, caught_up=asof)
+        self.read(source, now=asof, caught_up_at=asof)
 
     def end(self) -> None:
         for source in self.partitions.logs:
@@ -352,13 +354,13 @@ def wall(at: float) -> int:
 
 
 @cache
-def _engine(rules: Rules, onlooker: Onlooker | None) -> tuple[Engine, Written, Reread]:
+def _engine(rules: Rules, probe: DashboardProbe | None) -> tuple[Engine, Written, Reread]:
     """Building a flow takes longer than running it, so every set of rules has one for all tests."""
     written = Written()
     nothing = TestingSource([])
     reread = Reread({})
     inputs = Inputs(lambda decode: nothing, lambda decode: nothing, lambda decode: reread)
-    return Engine(build(inputs, written.sinks, rules, onlooker=onlooker)), written, reread
+    return Engine(build(inputs, written.sinks, rules, probe=probe)), written, reread
 
 
 def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:
@@ -369,5 +371,5 @@ def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:
         by_topic[topic][int(partition)] = records
     seconds = (Fraction(microseconds, SECOND) for microseconds in (rules.gap, rules.window, rules.lateness))
     return answer(
-        by_topic["user-events"], by_topic["purchases"], Numbers(*seconds, rules.max_events, rules.min_page_views)
+        by_topic["user-events"], by_topic["purchases"], RuleSettings(*seconds, rules.max_events, rules.min_page_views)
     )

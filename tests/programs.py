@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from dataflow.settings import PREFIX, Settings
+from dataflow.runtime.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 180  # seconds until a hanging program fails the test

@@ -15,8 +15,8 @@ from browser import Browser, unavailable
 from confluent_kafka import Producer
 from programs import ROOT, Programs, environment, free_port
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.settings import Settings
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
 
 IMAGES = ROOT / "docs/images"
 USER = 4711

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import Job, Logs, Plan, Written, batch_answer, bytewax_flow, event, log, purchase, run, stored, wall
 
-from dataflow.pipeline import Rules
-from dataflow.reference import Answer
+from dataflow.clickstream.topology import Rules
+from dataflow.tools.reference import Answer
 
 # Everything that matters happens at multiples of 5 s: window and lateness are 5, the gap is 20. So times are such
 # multiples, exactly, or a microsecond beside them, or anywhere.

@@ -4,18 +4,19 @@ import pickle
 
 import pytest
 
-from dataflow.batches import Batch
-from dataflow.rules.rows import NEVER, Event, Purchase
-from dataflow.rules.time import SourceTime
+from dataflow.clickstream.records import Event, Purchase
+from dataflow.streaming.batches import ShardBatch
+from dataflow.streaming.time import MIN_TIME
+from dataflow.streaming.watermark import SourceProgress
 
-TIME = SourceTime("user-events/0", NEVER, 2**60, None, ("user-events/0", "purchases/0"))
+TIME = SourceProgress("user-events/0", MIN_TIME, 2**60, None, ("user-events/0", "purchases/0"))
 EVENT = Event(-5, b"-7", b"\xff{}", 2**61, -(2**63), "päge", False)
 PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
 
 
 @pytest.mark.parametrize("rows", [[], [EVENT, EVENT], [PURCHASE]], ids=["nothing but time", "events", "purchases"])
 def test_a_batch_for_another_process(rows):
-    sent = Batch(rows, TIME)
+    sent = ShardBatch(rows, TIME)
     received = pickle.loads(pickle.dumps(sent))
     assert received == sent
     assert [type(row) for row in received.rows] == [type(row) for row in rows]

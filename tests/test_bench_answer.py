@@ -6,7 +6,7 @@ import pytest
 
 from bench.answer import Answer, Digest
 from bench.workload import Workload
-from dataflow.reference import Log, Numbers, Record, answer
+from dataflow.tools.reference import Log, Record, RuleSettings, answer
 
 STORED = 1_800_000_000_000
 
@@ -40,7 +40,7 @@ def digest(rows: Counter) -> Digest:
 def test_answer_is_that_of_the_reference(monkeypatch, users, skewed):
     monkeypatch.setattr("bench.workload.PRESENT", 100)  # so that 300 users come and go
     events, purchases, quick = logs(Workload(3_000, users, skewed=skewed, seed=users))
-    right = answer(events, purchases, Numbers())
+    right = answer(events, purchases, RuleSettings())
     assert quick.visits == digest(right.visits)
     assert quick.suspicious_visits == digest(right.suspicious_visits)
     assert quick.unmatched_purchases == digest(right.unmatched_purchases)
@@ -49,13 +49,13 @@ def test_answer_is_that_of_the_reference(monkeypatch, users, skewed):
 
 def test_workload_has_what_is_hard():
     events, purchases, _ = logs(Workload(3_000, 20))
-    right = answer(events, purchases, Numbers())
+    right = answer(events, purchases, RuleSettings())
     amounts = {value.rpartition(b":")[2] for _, value, _ in right.visits}
     assert len(amounts) > 100
     assert right.suspicious_visits and right.unmatched_purchases
-    without_a_gap = answer(events, purchases, Numbers(session_gap=Numbers().session_gap - 1))
+    without_a_gap = answer(events, purchases, RuleSettings(session_gap=RuleSettings().session_gap - 1))
     assert without_a_gap.suspicious_visits != right.suspicious_visits
-    assert answer(events, purchases, Numbers(allowed_lateness=Numbers().allowed_lateness - 4)).late_events
+    assert answer(events, purchases, RuleSettings(allowed_lateness=RuleSettings().allowed_lateness - 4)).late_events
 
 
 def test_one_row_more_one_less_or_another_one_is_seen():

@@ -8,8 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from logs import EVENTS, NOON, PURCHASES, Job, Plan, batch_answer, log
 
-from dataflow.codec import Unreadable, decode_event, decode_purchase, encode_suspicious, encode_visits
-from dataflow.rules.rows import SECOND, Event, Purchase
+from dataflow.clickstream.records import Event, Purchase
+from dataflow.clickstream.serde import decode_event, decode_purchase, encode_suspicious, encode_visits
+from dataflow.streaming.partition_reader import Unreadable
+from dataflow.streaming.time import SECOND
 
 EVENT = b'{"event_type":"click","user_id":1,"page_id":2,"timestamp":1710331200}'
 PURCHASE = b'{"amount":9.50,"user_id":1,"page_id":2,"timestamp":1710331200}'

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

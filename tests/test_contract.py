@@ -13,9 +13,9 @@ from conftest import Kafka
 from logs import NOON, event, purchase
 from programs import PATIENCE, end_of, environment, free_port
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.settings import Settings
-from dataflow.verify import Topics, compare, expected, out_of_order
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
+from dataflow.tools.verify import Topics, compare, expected, out_of_order
 
 JOB = "bytewax.run", "dataflow:flow"
 JUNK = [

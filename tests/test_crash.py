@@ -9,8 +9,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from programs import Programs, environment
 
-from dataflow.settings import Settings
-from dataflow.verify import Topics, compare, expected, out_of_order
+from dataflow.runtime.settings import Settings
+from dataflow.tools.verify import Topics, compare, expected, out_of_order
 
 # short gaps, so that there is much to write; lateness that a broker on a busy machine does not exceed
 RULES = {"session_gap": 2.0, "match_window": 1.0, "allowed_lateness": 5.0}

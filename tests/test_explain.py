@@ -13,13 +13,14 @@ from logs import EVENTS, LONG_AFTER, PURCHASES, Job, Logs, Message, Written, eve
 from rich.console import Console
 from test_any_order import FEWER, LOGS, SHARDS, logs_and_plans, read
 
-from dataflow.codec import Unreadable, decode_event, decode_purchase
-from dataflow.explain.draw import Drawing, as_data
-from dataflow.explain.gather import Partition
-from dataflow.explain.story import CLOSED_BY_CLOCK, CLOSED_BY_LOG, OPEN, Story, part_of, rows_of, tell
-from dataflow.pipeline import Rules
-from dataflow.reference import Answer, Record
-from dataflow.settings import Settings
+from dataflow.clickstream.serde import decode_event, decode_purchase
+from dataflow.clickstream.topology import Rules
+from dataflow.runtime.settings import Settings
+from dataflow.streaming.partition_reader import Unreadable
+from dataflow.tools.explain.collect import ObservedPartition
+from dataflow.tools.explain.render import Renderer, as_data
+from dataflow.tools.explain.report import CLOSED_BY_CLOCK, CLOSED_BY_LOG, OPEN, Report, build_report, part_of, rows_of
+from dataflow.tools.reference import Answer, Record
 
 SETTINGS = Settings(_env_file=None)
 TO_THE_END = SETTINGS.model_copy(update={"stop_at_end": True})
@@ -33,15 +34,15 @@ def explained(
     settings: Settings = SETTINGS,
     asked: int = LONG_AFTER,
     overtaken: Collection[str] = (),
-) -> Story:
+) -> Report:
     partitions = []
     for source, records in logs.items():
         decode = decode_event if source.startswith("user-events") else decode_purchase
-        partition = Partition(source, decode, rules.lateness, asked, b"%d" % user)
+        partition = ObservedPartition(source, decode, rules.lateness, asked, b"%d" % user)
         for record in records:
             partition.read(Message(record))
         partitions.append(partition)
-    return tell(b"%d" % user, partitions, rules, settings, asked, overtaken)
+    return build_report(b"%d" % user, partitions, rules, settings, asked, overtaken)
 
 
 def users(logs: Logs) -> set[int]:
@@ -96,7 +97,7 @@ def test_everything_can_be_drawn_and_told_to_machines(logs, stop_at_end):
         story = explained(logs, user, settings=TO_THE_END if stop_at_end else SETTINGS)
         part = part_of(story, lambda session: True, lambda row: True, lambda dead: True)
         text = StringIO()
-        drawing = Drawing(Console(file=text), story, Rules(), lambda told: "written", asked_for=None)
+        drawing = Renderer(Console(file=text), story, Rules(), lambda told: "written", asked_for=None)
         drawing.head()
         drawing.part(part)
         drawing.end([], [])
@@ -121,7 +122,7 @@ def only(told: list):
     return one
 
 
-def beaten_by(story: Story) -> list[tuple[bytes, str | None]]:
+def beaten_by(story: Report) -> list[tuple[bytes, str | None]]:
     """What the one purchase event could take, best first, and why it did not."""
     step = only([step for step in only(story.sessions).steps if step.event.event_type == "purchase"])
     return [(each.seen.row.amount, each.beaten_by) for each in step.candidates]
@@ -158,7 +159,11 @@ def test_a_session_is_told_to_begin_after_a_gap():
 def test_late_is_told_with_the_row_that_had_set_the_mark_and_how_far_below():
     story = explained({EVENTS: log(stored(8, event(30, user=2)), event(1, user=2), event(2), event(3)), PURCHASES: []})
     late = only(story.late)
-    assert (late.where, late.mark.offset, late.mark.time - late.row.time) == ("user-events/0/2", 0, 6_000_000)
+    assert (late.where, late.max_timestamp.offset, late.max_timestamp.time - late.row.time) == (
+        "user-events/0/2",
+        0,
+        6_000_000,
+    )
     assert only(only(story.sessions).steps).seen.where == "user-events/0/3"  # 5 s below is on time
 
 

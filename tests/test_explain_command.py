@@ -8,10 +8,10 @@ from confluent_kafka import Producer
 from logs import event, purchase, session_id
 from programs import Programs, environment
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.explain import command
-from dataflow.explain.gather import REDRIVEN
-from dataflow.settings import Settings
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
+from dataflow.tools.explain import command
+from dataflow.tools.explain.collect import REDRIVEN
 
 Explain = Callable[..., tuple[int, list[str]]]
 

@@ -19,8 +19,8 @@ from logs import (
     visit,
 )
 
-from dataflow.pipeline import Rules
-from dataflow.reference import Answer
+from dataflow.clickstream.topology import Rules
+from dataflow.tools.reference import Answer
 
 
 def written(logs: dict, rules: Rules = Rules()) -> Answer:
@@ -245,7 +245,7 @@ def test_a_silent_source_without_a_claim_holds_everything():
     job.is_at_its_end(PURCHASES, asof=0)
     job.read(EVENTS, VIEW, now=0)
     for now in range(0, 10_000, 100):
-        job.read(EVENTS, event(now, user=2), now=now, caught_up=now)
+        job.read(EVENTS, event(now, user=2), now=now, caught_up_at=now)
     assert job.written.rows("visits") == []
     job.is_at_its_end(PURCHASES, asof=10_000)
     assert SESSION in job.written.rows("visits")

@@ -11,18 +11,18 @@ from conftest import Kafka
 from programs import environment, free_port
 from test_contract import LIVE, a_log, until, write
 
-from dataflow import health, pulse, shutdown
-from dataflow.errors import UserError
-from dataflow.pace import Pace
-from dataflow.progress import Progress
-from dataflow.rules.rows import NEVER, SECOND
+from dataflow.observability import health, lifecycle, liveness
+from dataflow.observability.progress import Progress
+from dataflow.streaming.alignment import SourceAlignment
+from dataflow.streaming.errors import UserError
+from dataflow.streaming.time import MIN_TIME, SECOND
 
 
 @pytest.fixture(autouse=True)
 def no_workers(monkeypatch):
-    monkeypatch.setattr(pulse, "_inside", {})
-    monkeypatch.setattr(pulse, "_polled", None)
-    monkeypatch.setattr(shutdown, "requested", threading.Event())
+    monkeypatch.setattr(liveness, "_inside", {})
+    monkeypatch.setattr(liveness, "_polled", None)
+    monkeypatch.setattr(lifecycle, "requested", threading.Event())
 
 
 def ask(port: int, probe: str) -> tuple[int, str]:
@@ -47,7 +47,7 @@ class Ends:
 
 @pytest.fixture
 def progress() -> Progress:
-    return Progress(Ends(), Pace(), lateness=5 * SECOND)
+    return Progress(Ends(), SourceAlignment(), lateness=5 * SECOND)
 
 
 def now(seconds: float = 0) -> int:
@@ -70,10 +70,10 @@ def test_a_process_that_has_not_polled_yet_is_alive():
 
 
 def test_a_worker_that_does_not_come_out_of_a_call_is_not_alive_however_often_others_poll(monkeypatch):
-    @pulse.working
+    @liveness.monitored
     def hang() -> None:
         passing(40, monkeypatch)
-        pulse.polls()
+        liveness.record_poll()
         assert health.live(up) == (False, "a worker has been busy with one batch, or one snapshot, for 40 s")
 
     hang()
@@ -81,10 +81,10 @@ def test_a_worker_that_does_not_come_out_of_a_call_is_not_alive_however_often_ot
 
 
 def test_a_worker_that_waits_for_kafka_is_alive(monkeypatch):
-    @pulse.working
+    @liveness.monitored
     def wait() -> None:
         passing(40, monkeypatch)
-        pulse.waits()
+        liveness.heartbeat()
         assert health.live(up)[0]
 
     wait()
@@ -93,12 +93,12 @@ def test_a_worker_that_waits_for_kafka_is_alive(monkeypatch):
 def test_a_worker_that_waits_for_another_that_waits_is_alive():
     lock = threading.Lock()
 
-    @pulse.working
+    @liveness.monitored
     def ask() -> None:
-        came = pulse._inside[threading.get_ident()]
+        came = liveness._inside[threading.get_ident()]
         threading.Timer(1.5, lock.release).start()
-        with pulse.patiently(lock):
-            assert pulse._inside[threading.get_ident()] > came
+        with liveness.acquire_with_heartbeat(lock):
+            assert liveness._inside[threading.get_ident()] > came
 
     lock.acquire()
     ask()
@@ -108,14 +108,14 @@ def test_a_worker_that_waits_for_another_that_waits_is_alive():
 def test_sources_may_be_left_alone_as_long_as_others_may_wait_and_for_all_the_time_that_kafka_is_away(
     monkeypatch, seconds, kafka, alive
 ):
-    pulse.polls()
+    liveness.record_poll()
     passing(seconds, monkeypatch)
     assert health.live(lambda: kafka)[0] is alive
 
 
 def test_workers_that_have_nothing_more_to_read_are_not_missed(monkeypatch):
-    pulse.polls()
-    pulse.ends()
+    liveness.record_poll()
+    liveness.clear_poll()
     passing(700, monkeypatch)
     assert health.live(up)[0]
 
@@ -134,13 +134,13 @@ def test_workers_that_have_nothing_more_to_read_are_not_missed(monkeypatch):
 )
 def test_a_process_is_ready_once_all_its_partitions_were_lately_read_to_their_end(progress, claims, why):
     for source, seconds in claims.items():
-        progress.stands(source, 10, now(seconds) if seconds is not None else None)
+        progress.record_position(source, 10, now(seconds) if seconds is not None else None)
     assert health.ready(up, progress) == (why is None, why or "every partition was read to its end in the last 10 s")
 
 
 def test_a_process_that_stops_is_not_ready(progress):
-    progress.stands("clicks/0", 10, now())
-    shutdown.requested.set()
+    progress.record_position("clicks/0", 10, now())
+    lifecycle.stop_requested.set()
     assert health.ready(up, progress) == (False, "stopping")
 
 
@@ -148,21 +148,21 @@ def test_a_process_that_stops_is_not_ready(progress):
 
 
 def test_rows_to_read_are_told_of_partitions_whose_offset_is_known(progress):
-    progress.stands("clicks/0", 4, None)
-    progress.stands("clicks/1", -2, None)  # "from the beginning", wherever that is
+    progress.record_position("clicks/0", 4, None)
+    progress.record_position("clicks/1", -2, None)  # "from the beginning", wherever that is
     assert progress.rows_to_read() == {"clicks/0": 6}
 
 
 def test_the_watermark_waits_for_partitions_that_have_not_been_heard_of_else_for_the_slowest():
-    pace = Pace()
+    pace = SourceAlignment()
     progress = Progress(Ends(), pace, lateness=5 * SECOND)
-    assert progress.holding() == set()
+    assert progress.blocking_sources() == set()
     pace.hear("clicks/0", 100 * SECOND, 2)
-    assert (progress.holding(), progress.watermark()) == ({"clicks/1"}, None)
-    pace.hear("clicks/1", NEVER, 2)
-    assert (progress.holding(), progress.watermark()) == ({"clicks/1"}, None)
+    assert (progress.blocking_sources(), progress.watermark()) == ({"clicks/1"}, None)
+    pace.hear("clicks/1", MIN_TIME, 2)
+    assert (progress.blocking_sources(), progress.watermark()) == ({"clicks/1"}, None)
     pace.hear("clicks/1", 200 * SECOND, 2)
-    assert (progress.holding(), progress.watermark()) == ({"clicks/0"}, 95.0)
+    assert (progress.blocking_sources(), progress.watermark()) == ({"clicks/0"}, 95.0)
     assert progress.times() == {"clicks/0": 100.0, "clicks/1": 200.0}
 
 

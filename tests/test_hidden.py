@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.kafka import hidden as module
+from dataflow.kafka import replication_probe as module
 from dataflow.kafka.client import Connection
-from dataflow.kafka.hidden import Hidden
-from dataflow.settings import Settings
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.kafka.replication_probe import ReplicationProbe
+from dataflow.runtime.settings import Settings
 
 PARTITIONS = 8
 
@@ -26,18 +26,18 @@ def cluster() -> Iterator[EmbeddedKafka]:
 @pytest.mark.parametrize("round_trip", [0, 30, 120])  # milliseconds
 def test_an_answer_to_one_question_is_not_taken_for_one_to_the_next(cluster: EmbeddedKafka, round_trip: int) -> None:
     cluster.set_round_trip(round_trip)
-    hidden = Hidden(Connection(Settings(brokers=cluster.brokers)), "group")
+    hidden = ReplicationProbe(Connection(Settings(brokers=cluster.brokers)), "group")
     producer = Producer({"bootstrap.servers": cluster.brokers, "linger.ms": 0})
     for end in range(0, 8, 2):
         ends = {("visits", number): end for number in range(PARTITIONS)}
         deadline = time.monotonic() + 60
-        while hidden.none_behind(ends) != ends.keys():
+        while hidden.fully_replicated(ends) != ends.keys():
             assert time.monotonic() < deadline
         for _topic, number in ends:
             producer.produce("visits", b"one", partition=number)
             producer.produce("visits", b"two", partition=number)  # one more than is asked for
         assert producer.flush(60) == 0
-        assert hidden.none_behind(ends) == set()
+        assert hidden.fully_replicated(ends) == set()
 
 
 def test_a_client_that_hears_nothing_of_a_partition_any_more_is_replaced(
@@ -56,9 +56,9 @@ def test_a_client_that_hears_nothing_of_a_partition_any_more_is_replaced(
 
     monkeypatch.setattr(module, "Consumer", DeafAtFirst)
     monkeypatch.setattr(module, "_SILENCE", 0.5)
-    hidden = Hidden(Connection(Settings(brokers=cluster.brokers)), "group")
+    hidden = ReplicationProbe(Connection(Settings(brokers=cluster.brokers)), "group")
     ends = {("visits", number): 0 for number in range(PARTITIONS)}
     deadline = time.monotonic() + 60
-    while hidden.none_behind(ends) != ends.keys():
+    while hidden.fully_replicated(ends) != ends.keys():
         assert time.monotonic() < deadline
     assert len(clients) == 2

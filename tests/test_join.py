@@ -4,9 +4,10 @@ from itertools import permutations
 
 import pytest
 
-from dataflow.rules.amounts import AMOUNTS, match
-from dataflow.rules.join import IntervalJoin
-from dataflow.rules.rows import END, NEVER, Event, Purchase
+from dataflow.clickstream.attribution import AMOUNTS, match
+from dataflow.clickstream.records import Event, Purchase
+from dataflow.streaming.interval_join import IntervalJoin
+from dataflow.streaming.time import MAX_TIME, MIN_TIME
 
 WINDOW = 5
 
@@ -96,10 +97,10 @@ def test_a_match_of_the_later_purchase_event_is_greater_whatever_it_costs():
 @pytest.mark.parametrize(
     ("watermark", "held", "unmatched"),
     [
-        pytest.param(NEVER, 2, [], id="before any time is known"),
+        pytest.param(MIN_TIME, 2, [], id="before any time is known"),
         pytest.param(105, 2, [], id="an event exactly the window away may still come"),
         pytest.param(106, 0, ["9"], id="now none can"),
-        pytest.param(END, 0, ["9"], id="at the end"),
+        pytest.param(MAX_TIME, 0, ["9"], id="at the end"),
     ],
 )
 def test_what_can_meet_nobody_any_more_is_forgotten_and_purchases_without_event_are_returned(
@@ -118,7 +119,7 @@ def test_a_purchase_that_met_an_event_is_not_unmatched_in_whatever_order_they_ca
         join = IntervalJoin(WINDOW, AMOUNTS)
         for row in rows:
             join.add([row])
-        assert join.expire(END) == []
+        assert join.expire(MAX_TIME) == []
 
 
 def test_rows_are_forgotten_one_by_one_in_order_of_time_not_of_arrival():
@@ -142,4 +143,4 @@ def test_a_resumed_join_finds_what_came_before_and_knows_who_has_met():
     after.restore(before.state())
     assert amounts(after.add([paid(300, "9")])) == ["9"]
     assert amounts(after.add([bought(199)])) == ["7"]
-    assert after.expire(END) == []
+    assert after.expire(MAX_TIME) == []

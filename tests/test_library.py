@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import Programs
 
-from dataflow.rules.rows import SECOND
+from dataflow.streaming.time import SECOND
 from examples import trades
 from examples.trades import FILES, build, polls
 

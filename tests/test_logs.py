@@ -10,7 +10,7 @@ from conftest import Kafka
 from programs import end_of, environment
 from test_contract import LIVE, a_log, until, write
 
-from dataflow import logs
+from dataflow.observability import logs
 
 pytestmark = pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
 

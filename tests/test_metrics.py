@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_contract import LIVE, a_log, until_right, write
 from test_ops import metrics_asked
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.metrics import UNREADABLE
-from dataflow.settings import Settings
-from dataflow.verify import Topics, expected
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.observability.metrics import UNREADABLE
+from dataflow.runtime.settings import Settings
+from dataflow.tools.verify import Topics, expected
 
 pytestmark = pytest.mark.parametrize("kafka", ["embedded"], indirect=True)  # nothing here depends on the broker
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from test_compose import JOB, SERVICES
 
-from dataflow import cluster
-from dataflow.settings import Settings
+from dataflow.runtime import cluster
+from dataflow.runtime.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 OPS = ROOT / "ops"

@@ -15,88 +15,88 @@ import pytest
 from logs import EVENTS, NOON, PURCHASES, Job, Plan, Written, bytewax_flow, event, log, purchase, session_id
 from programs import free_port
 
-from dataflow.cluster import Place
-from dataflow.errors import UserError
-from dataflow.pace import Pace
-from dataflow.page import server
-from dataflow.page.lane import Lane
-from dataflow.page.onlooker import SHOWN, Noted, Onlooker
-from dataflow.page.picture import PARTITIONS, Pictures, Rates
-from dataflow.page.server import Page, may_ask
-from dataflow.page.waiting import FRESH, holding, state, summary, why
-from dataflow.pipeline import Rules
-from dataflow.progress import Progress, Standing
-from dataflow.rules.rows import END, NEVER, SECOND
+from dataflow.clickstream.topology import Rules
+from dataflow.dashboard import server
+from dataflow.dashboard.probe import SHOWN, DashboardProbe, ListedRow
+from dataflow.dashboard.server import Page, may_ask
+from dataflow.dashboard.swim_lane import SwimLane
+from dataflow.dashboard.views import PARTITIONS, DashboardFeed, Rates
+from dataflow.dashboard.watermark_status import FRESH, blocking_partitions, partition_state, reason, summary
+from dataflow.observability.progress import PartitionStatus, Progress
+from dataflow.runtime.cluster import ProcessInfo
+from dataflow.streaming.alignment import SourceAlignment
+from dataflow.streaming.errors import UserError
+from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND
 
 OTHER = "user-events/1"
 
 
 @pytest.fixture
-def onlooker() -> Onlooker:
-    return Onlooker(8, "user-events", "purchases")
+def probe() -> DashboardProbe:
+    return DashboardProbe(8, "user-events", "purchases")
 
 
 @pytest.fixture
-def job(onlooker: Onlooker) -> Job:
-    return Job(onlooker=onlooker, logs={EVENTS: [], PURCHASES: []})
+def job(probe: DashboardProbe) -> Job:
+    return Job(probe=probe, logs={EVENTS: [], PURCHASES: []})
 
 
 # --- the last of what has passed ---
 
 
-def test_late_rows_are_kept_with_how_late_they_were(onlooker, job):
+def test_late_rows_are_kept_with_how_late_they_were(probe, job):
     late = event(0, user=7)
     job.read(EVENTS, event(60), event(12.5), late, now=60)
-    newest, older = onlooker.lists().late
-    assert newest == Noted("some 60 s below the mark of its partition", late.decode(), f"{EVENTS}/2", NOON, "7")
+    newest, older = probe.lists().late
+    assert newest == ListedRow("some 60 s below the mark of its partition", late.decode(), f"{EVENTS}/2", NOON, "7")
     assert older.reason == "some 47.5 s below the mark of its partition"
 
 
-def test_a_row_that_is_late_because_its_partition_had_run_dry_says_so(onlooker, job):
+def test_a_row_that_is_late_because_its_partition_had_run_dry_says_so(probe, job):
     job.read(PURCHASES, purchase(0, 1), now=0)
-    job.read(EVENTS, event(0), now=0, caught_up=0)
+    job.read(EVENTS, event(0), now=0, caught_up_at=0)
     for source in (EVENTS, PURCHASES):
         job.is_at_its_end(source, asof=100)
     job.read(EVENTS, event(1), now=101)
-    assert [each.reason for each in onlooker.lists().late] == ["its partition had run dry, and time went on without it"]
+    assert [each.reason for each in probe.lists().late] == ["its partition had run dry, and time went on without it"]
 
 
-def test_a_late_row_in_the_last_poll_of_a_run_to_the_end_is_no_trouble(onlooker, job):
+def test_a_late_row_in_the_last_poll_of_a_run_to_the_end_is_no_trouble(probe, job):
     job.partitions.logs[EVENTS].extend(log(event(60), event(0)))
     job.feed(job.partitions.poll(EVENTS, 2, end=True))
-    assert [each.reason for each in onlooker.lists().late] == ["below the mark of its partition"]
+    assert [each.reason for each in probe.lists().late] == ["below the mark of its partition"]
 
 
-def test_dead_letters_are_kept_with_the_reason_and_their_beginning(onlooker, job):
+def test_dead_letters_are_kept_with_the_reason_and_their_beginning(probe, job):
     job.read(EVENTS, b"\xff{", None, b"x" * 5_000, now=0)
-    newest, middle, oldest = onlooker.lists().dead_letters
+    newest, middle, oldest = probe.lists().dead_letters
     assert newest.text == "x" * 200 + "… (5,000 bytes)"
     assert (middle.reason, middle.text, middle.where) == ("the message has no value", "(no value)", f"{EVENTS}/1")
     assert (oldest.reason, oldest.text) == ("not UTF-8: invalid start byte at byte 0", "\\xff{")
 
 
-def test_suspicious_visits_and_purchases_that_met_no_event_are_kept(onlooker, job):
+def test_suspicious_visits_and_purchases_that_met_no_event_are_kept(probe, job):
     job.read(EVENTS, *(event(at, user=7) for at in range(6)), event(0, "click", user=8), now=6)
     job.read(PURCHASES, purchase(0, 5, user=9), now=6)
     job.end()
-    assert {(each.user, each.reason, each.text) for each in onlooker.lists().suspicious} == {
+    assert {(each.user, each.reason, each.text) for each in probe.lists().suspicious} == {
         ("7", "too many events", session_id(7, 0)),
         ("8", "too few page views", session_id(8, 0)),
     }
-    assert [(each.user, each.reason) for each in onlooker.lists().unmatched] == [("9", "no purchase event in its time")]
+    assert [(each.user, each.reason) for each in probe.lists().unmatched] == [("9", "no purchase event in its time")]
 
 
-def test_only_the_last_few_are_kept_and_changes_are_counted(onlooker, job):
-    assert onlooker.changes == 0
+def test_only_the_last_few_are_kept_and_changes_are_counted(probe, job):
+    assert probe.changes == 0
     job.read(EVENTS, *[b"junk %d" % number for number in range(100)], now=0)
-    assert [each.where for each in onlooker.lists().dead_letters] == [f"{EVENTS}/{99 - each}" for each in range(SHOWN)]
-    assert onlooker.changes == 1
+    assert [each.where for each in probe.lists().dead_letters] == [f"{EVENTS}/{99 - each}" for each in range(SHOWN)]
+    assert probe.changes == 1
     job.read(EVENTS, event(0), now=0)
-    assert onlooker.changes == 1
+    assert probe.changes == 1
 
 
-def test_without_an_onlooker_the_dataflow_has_no_step_for_one(onlooker):
-    flows = [bytewax_flow({}, Plan(), Rules(), Written(), onlooker=each) for each in (None, onlooker)]
+def test_without_an_onlooker_the_dataflow_has_no_step_for_one(probe):
+    flows = [bytewax_flow({}, Plan(), Rules(), Written(), probe=each) for each in (None, probe)]
     without, watched = ({step.step_name for step in flow.substeps} for flow in flows)
     assert watched - without == {"look_at_polls", "look_at_shards", "look_at_unmatched", "look_at_sessions"}
 
@@ -104,7 +104,7 @@ def test_without_an_onlooker_the_dataflow_has_no_step_for_one(onlooker):
 # --- a user's swim lane ---
 
 
-def lane(follow: Callable[[], Lane]) -> tuple:
+def lane(follow: Callable[[], SwimLane]) -> tuple:
     """What is drawn, in short: times after noon."""
     drawn = follow()
     return (
@@ -118,10 +118,10 @@ def lane(follow: Callable[[], Lane]) -> tuple:
     )
 
 
-def test_a_lane_shows_what_is_open_though_it_came_before_anybody_looked(onlooker, job):
+def test_a_lane_shows_what_is_open_though_it_came_before_anybody_looked(probe, job):
     job.read(EVENTS, event(0), event(3, "purchase", page=2), event(4, user=2), now=4)
     job.read(PURCHASES, purchase(2, "7.50", page=9), purchase(5, "9.90", page=2), now=5)
-    with onlooker.follow(b"1") as follow:
+    with probe.follow(b"1") as follow:
         assert lane(follow) == (
             [(0, "page-view", False), (3, "purchase", False)],
             [(2, "7.50", "matched"), (5, "9.90", "matched")],
@@ -132,8 +132,8 @@ def test_a_lane_shows_what_is_open_though_it_came_before_anybody_looked(onlooker
         assert (session.id, session.closes) == (session_id(1, 0), NOON + 23)
 
 
-def test_a_lane_grows_and_closes(onlooker, job):
-    with onlooker.follow(b"1") as follow:
+def test_a_lane_grows_and_closes(probe, job):
+    with probe.follow(b"1") as follow:
         assert lane(follow) == ([], [], [], [])
         job.read(EVENTS, event(0), now=0)
         assert lane(follow)[3] == [(0, 0, 1, "0", False)]
@@ -153,17 +153,17 @@ def test_a_lane_grows_and_closes(onlooker, job):
         )
 
 
-def test_a_lane_shows_sessions_that_become_one(onlooker):
-    job = Job({EVENTS: [], OTHER: [], PURCHASES: []}, onlooker=onlooker)
-    with onlooker.follow(b"1") as follow:
+def test_a_lane_shows_sessions_that_become_one(probe):
+    job = Job({EVENTS: [], OTHER: [], PURCHASES: []}, probe=probe)
+    with probe.follow(b"1") as follow:
         job.read(EVENTS, event(0), event(30), now=30)
         assert [(start, end) for start, end, *_ in lane(follow)[3]] == [(0, 0), (30, 30)]
         job.read(OTHER, event(15), now=30)
         assert [(start, end) for start, end, *_ in lane(follow)[3]] == [(0, 30)]
 
 
-def test_a_lane_shows_the_late_rows_of_its_user_and_of_no_other(onlooker, job):
-    with onlooker.follow(b"1") as follow:
+def test_a_lane_shows_the_late_rows_of_its_user_and_of_no_other(probe, job):
+    with probe.follow(b"1") as follow:
         job.read(EVENTS, event(60), event(0), event(1, user=2), now=60)
         job.read(PURCHASES, purchase(60, 1, user=2), purchase(0, 5), now=60)
         hits, purchases, *_ = lane(follow)
@@ -171,20 +171,20 @@ def test_a_lane_shows_the_late_rows_of_its_user_and_of_no_other(onlooker, job):
         assert purchases == [(0, "5", "late")]
 
 
-def test_a_user_is_forgotten_when_the_last_who_followed_has_gone(onlooker, job):
-    with onlooker.follow(b"1") as one, onlooker.follow(b"1") as other:
+def test_a_user_is_forgotten_when_the_last_who_followed_has_gone(probe, job):
+    with probe.follow(b"1") as one, probe.follow(b"1") as other:
         job.read(EVENTS, event(60), event(0), now=60)
         assert lane(one) == lane(other)
-    assert onlooker._trails == {}
-    with onlooker.follow(b"1") as again:
+    assert probe._trails == {}
+    with probe.follow(b"1") as again:
         assert lane(again)[0] == [(60, "page-view", False)]  # it is open
 
 
-def test_users_who_have_just_begun_a_session_are_offered(onlooker, job):
+def test_users_who_have_just_begun_a_session_are_offered(probe, job):
     job.read(EVENTS, *(event(0, user=user) for user in range(1, 40)), now=0)
-    assert len(onlooker.newest_users()) == SHOWN
-    assert set(onlooker.newest_users()) <= {str(user) for user in range(1, 40)}
-    assert onlooker.here == set(range(8))
+    assert len(probe.newest_users()) == SHOWN
+    assert set(probe.newest_users()) <= {str(user) for user in range(1, 40)}
+    assert probe.here == set(range(8))
 
 
 # --- what the watermark waits for ---
@@ -192,17 +192,17 @@ def test_users_who_have_just_begun_a_session_are_offered(onlooker, job):
 NOW = 1_000 * SECOND
 
 
-def standing(source: str = "clicks/0", **said: object) -> Standing:
+def standing(source: str = "clicks/0", **said: object) -> PartitionStatus:
     """A partition that is at its end, if nothing else is said."""
     usual = {
         "offset": 10,
         "end": 10,
         "read_to_end": NOW - SECOND,
         "back_at": 0,
-        "bound": 500 * SECOND,
-        "holds": True,
+        "source_watermark": 500 * SECOND,
+        "blocks_watermark": True,
     }
-    return Standing(source, **{**usual, **said})
+    return PartitionStatus(source, **{**usual, **said})
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def standing(source: str = "clicks/0", **said: object) -> Standing:
             "is being read: 1,290 rows to its end, it is at 1970-01-01 00:08:20", id="a backlog",
         ),
         pytest.param(
-            {"read_to_end": None, "end": 11, "bound": NEVER}, True, "reading",
+            {"read_to_end": None, "end": 11, "source_watermark": MIN_TIME}, True, "reading",
             "is being read: 1 row to its end, none has been read", id="a backlog of which nothing was read",
         ),
         pytest.param(
@@ -231,11 +231,11 @@ def standing(source: str = "clicks/0", **said: object) -> Standing:
             "gives those who write to it 14 s to come back, as after every start and outage", id="back from an outage",
         ),
         pytest.param(
-            {"read_to_end": None, "end": None, "bound": NEVER}, True, "unheard of",
+            {"read_to_end": None, "end": None, "source_watermark": MIN_TIME}, True, "unheard of",
             "may have more rows by now, but its leader does not answer, or hides them", id="its end has never been told",
         ),
         pytest.param(
-            {"offset": None, "end": None, "read_to_end": None, "bound": NEVER}, True, "unheard of",
+            {"offset": None, "end": None, "read_to_end": None, "source_watermark": MIN_TIME}, True, "unheard of",
             "has not been heard of: whoever reads it has not yet told this process of a row, or of its end",
             id="of another process",
         ),
@@ -246,10 +246,10 @@ def standing(source: str = "clicks/0", **said: object) -> Standing:
     ],
 )  # fmt: skip
 def test_a_partition_that_holds_the_watermark_back_says_why(said, kafka, in_a_word, sentence):
-    held, other = standing(**said), standing("clicks/1", bound=600 * SECOND, holds=False)
-    assert state(held, held.bound, NOW) == in_a_word
-    assert holding([held, other], NOW) == [held]
-    assert why(held, NOW, kafka) == sentence
+    held, other = standing(**said), standing("clicks/1", source_watermark=600 * SECOND, blocks_watermark=False)
+    assert partition_state(held, held.source_watermark, NOW) == in_a_word
+    assert blocking_partitions([held, other], NOW) == [held]
+    assert reason(held, NOW, kafka) == sentence
     assert summary([held, other], [held], NOW, kafka) == f"The watermark waits for clicks/0, which {sentence}."
 
 
@@ -258,35 +258,42 @@ def test_a_partition_that_holds_the_watermark_back_says_why(said, kafka, in_a_wo
     [
         pytest.param({}, id="at its end"),
         pytest.param({"end": 12}, id="at its end a moment ago, and rows have come since"),
-        pytest.param({"bound": END}, id="read to the end of all"),
+        pytest.param({"source_watermark": MAX_TIME}, id="read to the end of all"),
         pytest.param(
-            {"offset": None, "end": None, "read_to_end": None, "bound": 599 * SECOND}, id="elsewhere, in step"
+            {"offset": None, "end": None, "read_to_end": None, "source_watermark": 599 * SECOND},
+            id="elsewhere, in step",
         ),
     ],
 )
 def test_a_partition_that_goes_on_with_the_clock_holds_nothing_back(said):
-    slowest, other = standing(**said), standing("clicks/1", bound=600 * SECOND, holds=False)
-    assert holding([slowest, other], NOW) == []
+    slowest, other = standing(**said), standing("clicks/1", source_watermark=600 * SECOND, blocks_watermark=False)
+    assert blocking_partitions([slowest, other], NOW) == []
     assert summary([slowest, other], [], NOW, True).startswith("Nothing holds the watermark back")
 
 
 def test_event_time_begins_with_the_first_row_of_all():
-    partitions = [standing(f"clicks/{number}", bound=NEVER) for number in range(2)]
-    assert holding(partitions, NOW) == []
+    partitions = [standing(f"clicks/{number}", source_watermark=MIN_TIME) for number in range(2)]
+    assert blocking_partitions(partitions, NOW) == []
     assert summary(partitions, [], NOW, True) == "No partition has a row yet: event time has not begun."
 
 
 def test_of_several_that_hold_it_the_one_with_the_most_to_read_is_named():
     few, most = (standing(f"clicks/{end}", read_to_end=None, end=end) for end in (20, 30))
-    held = holding([few, most], NOW)
+    held = blocking_partitions([few, most], NOW)
     assert held == [most, few]
     assert summary([few, most], held, NOW, True).endswith("; so does one more.")
     assert summary([few, most], [*held, few], NOW, True).endswith("; so do 2 more.")
 
 
 def test_a_partition_far_ahead_of_the_slowest_is_told_from_one_that_is_read():
-    assert state(standing(read_to_end=None, end=20, bound=100 * SECOND), 30 * SECOND, NOW) == "far ahead"
-    assert state(standing(read_to_end=None, end=20, bound=100 * SECOND), 50 * SECOND, NOW) == "reading"
+    assert (
+        partition_state(standing(read_to_end=None, end=20, source_watermark=100 * SECOND), 30 * SECOND, NOW)
+        == "far ahead"
+    )
+    assert (
+        partition_state(standing(read_to_end=None, end=20, source_watermark=100 * SECOND), 50 * SECOND, NOW)
+        == "reading"
+    )
     assert FRESH < 10 * SECOND
 
 
@@ -314,53 +321,56 @@ class Ends:
         return 0
 
 
-def pictures(onlooker: Onlooker, partitions: int = 2, place: Place | None = None) -> Pictures:
-    pace = Pace()
+def pictures(probe: DashboardProbe, partitions: int = 2, place: ProcessInfo | None = None) -> DashboardFeed:
+    pace = SourceAlignment()
     progress = Progress(Ends(partitions), pace, lateness=5 * SECOND)
-    progress.stands("clicks/0", 4, None)
+    progress.record_position("clicks/0", 4, None)
     for number in range(partitions):
         pace.hear(f"clicks/{number}", (NOON + number) * SECOND, partitions)
-    return Pictures(place or Place(0, None), onlooker, progress, lambda: True)
+    return DashboardFeed(place or ProcessInfo(0, None), probe, progress, lambda: True)
 
 
-def test_a_picture_says_where_each_partition_stands_and_which_holds_the_watermark(onlooker):
-    picture = pictures(onlooker).picture()
+def test_a_picture_says_where_each_partition_stands_and_which_holds_the_watermark(probe):
+    picture = pictures(probe).picture()
     first, second = picture.partitions
     assert (first.source, first.offset, first.end, first.to_read, first.reached) == ("clicks/0", 4, 10, 6, NOON)
-    assert (first.holds, first.why) == (True, "is being read: 6 rows to its end, it is at 2024-03-13 12:00:00")
+    assert (first.holds, first.why) == (
+        True,
+        "is being read: 6 rows to its end, it is at 2024-03-13 12:00:00",
+    )
     assert (second.offset, second.to_read, second.reached, second.holds) == (None, None, NOON + 1, False)
-    assert picture.holding == ["clicks/0"]
+    assert picture.blocking_sources == ["clicks/0"]
     assert (picture.state, picture.state_why) == ("catching up", "clicks/0 has not been read to its end yet")
 
 
-def test_a_picture_of_very_many_partitions_shows_those_that_matter(onlooker):
-    picture = pictures(onlooker, partitions=PARTITIONS + 7).picture()
+def test_a_picture_of_very_many_partitions_shows_those_that_matter(probe):
+    picture = pictures(probe, partitions=PARTITIONS + 7).picture()
     assert len(picture.partitions) == PARTITIONS
     assert picture.more_partitions == 7
     assert picture.partitions[0].source == "clicks/0"
 
 
-def test_a_picture_says_whose_part_it_shows(onlooker):
-    onlooker.here = {1, 4}
-    picture = pictures(onlooker, place=Place(1, None, 3)).picture()
+def test_a_picture_says_whose_part_it_shows(probe):
+    probe.here = {1, 4}
+    picture = pictures(probe, place=ProcessInfo(1, None, 3)).picture()
     assert (picture.process, picture.processes, picture.shards, picture.all_shards) == (1, 3, [1, 4], 8)
 
 
-def test_a_picture_is_taken_once_for_all_who_look_at_the_same_time(onlooker):
-    taken = pictures(onlooker)
+def test_a_picture_is_taken_once_for_all_who_look_at_the_same_time(probe):
+    taken = pictures(probe)
     assert taken.picture() is taken.picture()
 
 
-def test_a_user_of_another_process_is_told_from_one_of_whom_nothing_has_come(onlooker):
-    shard = onlooker.shard_of(b"7")
-    with pictures(onlooker).stream(b"7") as news:
+def test_a_user_of_another_process_is_told_from_one_of_whom_nothing_has_come(probe):
+    shard = probe.shard_of(b"7")
+    with pictures(probe).stream(b"7") as news:
         assert json.loads(news())["followed"]["here"] is False
-        onlooker.here = {shard}
+        probe.here = {shard}
         assert {"user": "7", "shard": shard, "here": True}.items() <= json.loads(news())["followed"].items()
 
 
-def test_lists_are_sent_only_when_they_have_changed(onlooker, job):
-    with pictures(onlooker).stream(None) as news:
+def test_lists_are_sent_only_when_they_have_changed(probe, job):
+    with pictures(probe).stream(None) as news:
         assert json.loads(news())["lists"]["late"] == []
         assert "lists" not in json.loads(news())
         job.read(EVENTS, b"junk", now=0)
@@ -372,10 +382,10 @@ def test_lists_are_sent_only_when_they_have_changed(onlooker, job):
 
 
 @pytest.fixture
-def page(onlooker, monkeypatch) -> Iterator[Page]:
+def page(probe, monkeypatch) -> Iterator[Page]:
     monkeypatch.setattr(server, "EVERY", 0.05)
     monkeypatch.setattr(BaseServer.serve_forever, "__defaults__", (0.01,))  # how soon it hears that it is to end
-    page = Page("127.0.0.1", free_port(), pictures(onlooker))
+    page = Page("127.0.0.1", free_port(), pictures(probe))
     yield page
     page.close()
 
@@ -509,17 +519,17 @@ def test_no_more_than_so_many_look_at_once_and_who_goes_makes_room(page):
     until(lambda: page.places.acquire(blocking=False))
 
 
-def test_a_client_that_takes_nothing_is_let_go_and_others_see_nothing_of_it(page, monkeypatch, onlooker):
+def test_a_client_that_takes_nothing_is_let_go_and_others_see_nothing_of_it(page, monkeypatch, probe):
     monkeypatch.setattr(server._Answer, "timeout", 0.5)
     monkeypatch.setattr(server, "EVERY", 0)
     with socket.create_connection(("127.0.0.1", port_of(page))) as hanging, looking(page) as read:
         hanging.sendall(b"GET /events?user=7 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        until(lambda: read() and onlooker._trails)
-        until(lambda: read() and not onlooker._trails)
+        until(lambda: read() and probe._trails)
+        until(lambda: read() and not probe._trails)
 
 
-def test_its_end_ends_the_streams(onlooker):
-    page = Page("127.0.0.1", free_port(), pictures(onlooker))
+def test_its_end_ends_the_streams(probe):
+    page = Page("127.0.0.1", free_port(), pictures(probe))
     with looking(page) as read:
         read()
         page.close()
@@ -530,9 +540,9 @@ def test_its_end_ends_the_streams(onlooker):
         ask(page)
 
 
-def test_a_port_that_is_taken_and_an_address_that_is_not_here_are_told_in_one_line(page, onlooker):
+def test_a_port_that_is_taken_and_an_address_that_is_not_here_are_told_in_one_line(page, probe):
     port = port_of(page)
     with pytest.raises(UserError, match=f"^VISITS_PAGE_PORT: port {port} on 127.0.0.1 cannot be had: .*in use"):
-        Page("127.0.0.1", port, pictures(onlooker))
+        Page("127.0.0.1", port, pictures(probe))
     with pytest.raises(UserError, match=f"^VISITS_PAGE_PORT: port {port} on 203.0.113.1 cannot be had: "):
-        Page("203.0.113.1", port, pictures(onlooker))
+        Page("203.0.113.1", port, pictures(probe))

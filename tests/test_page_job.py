@@ -13,8 +13,8 @@ from confluent_kafka import Producer
 from programs import environment, free_port
 from test_contract import until
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.settings import Settings
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
 
 pytestmark = pytest.mark.parametrize("kafka", ["embedded"], indirect=True)  # nothing here depends on the broker
 

@@ -4,7 +4,7 @@ from zlib import crc32
 
 import pytest
 
-from dataflow.partitioner import PARTITIONERS, murmur2
+from dataflow.kafka.partitioner import PARTITIONERS, murmur2
 
 
 @pytest.mark.parametrize(

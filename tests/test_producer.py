@@ -9,10 +9,10 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
-
-from dataflow.errors import UserError
-from producer import options, timestamps
 from producer.pace import AT_ONCE, Pace, delayed, shifted
+
+from dataflow.streaming.errors import UserError
+from producer import options, timestamps
 from producer.recording import Recording, integer_id
 from producer.rows import Row
 from producer.shop import natural_rate, simulate

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.settings import Settings
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
 
 TOPICS = Settings(_env_file=None).inputs + Settings(_env_file=None).outputs
 EVENTS, PURCHASES = TOPICS[:2]

@@ -3,21 +3,21 @@
 import pytest
 from logs import EVENTS, PURCHASES, Message, event, log, purchase, stored, wall
 
-from dataflow.codec import decode_event, decode_purchase
-from dataflow.reader import Reader
-from dataflow.rules.rows import END, NEVER, SECOND
-from dataflow.rules.time import SourceTime
+from dataflow.clickstream.serde import decode_event, decode_purchase
+from dataflow.streaming.partition_reader import PartitionReader
+from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND
+from dataflow.streaming.watermark import SourceProgress
 
 LATENESS = 5 * SECOND
 AHEAD = "timestamp is more than 60 s ahead of the clock"
 
 
-def reader(mark=NEVER) -> Reader:
-    return Reader(EVENTS, decode_event, LATENESS, mark)
+def reader(max_timestamp=MIN_TIME) -> PartitionReader:
+    return PartitionReader(EVENTS, decode_event, LATENESS, max_timestamp)
 
 
-def read(reader: Reader, *messages, now: float = 0):
-    time = SourceTime(EVENTS, NEVER, wall(now), wall(now), (EVENTS, PURCHASES))
+def read(reader: PartitionReader, *messages, now: float = 0):
+    time = SourceProgress(EVENTS, MIN_TIME, wall(now), wall(now), (EVENTS, PURCHASES))
     return reader.read(map(Message, log(*messages)), time)
 
 
@@ -80,7 +80,7 @@ def test_a_row_from_the_future_is_unreadable(message, now, reason):
 def test_a_row_from_the_future_does_not_move_the_mark():
     one = reader()
     read(one, event(0), event(3600), now=0)
-    assert one.mark == wall(0)
+    assert one.max_timestamp == wall(0)
 
 
 @pytest.mark.parametrize("timestamp", [(0, -1), (0, 0), (1, 0), (1, -1), (2, -1)])
@@ -90,21 +90,21 @@ def test_a_record_without_a_timestamp_of_its_own_is_not_capped_by_it(timestamp):
             return timestamp
 
     one = reader()
-    poll = one.read([Timeless(log(event(0))[0])], SourceTime(EVENTS, NEVER, wall(0), None, (EVENTS,)))
+    poll = one.read([Timeless(log(event(0))[0])], SourceProgress(EVENTS, MIN_TIME, wall(0), None, (EVENTS,)))
     assert len(poll.rows) == 1
-    assert one.mark == wall(0)
+    assert one.max_timestamp == wall(0)
 
 
 def test_a_poll_says_how_far_its_source_has_come_and_hands_on_the_rest():
     poll = read(reader(), event(0), event(-1), now=7)
-    assert poll.time == SourceTime(EVENTS, wall(0), wall(7), wall(7), (EVENTS, PURCHASES))
+    assert poll.time == SourceProgress(EVENTS, wall(0), wall(7), wall(7), (EVENTS, PURCHASES))
 
 
 def test_a_poll_without_rows_says_so_with_the_mark_as_it_was():
     one = reader()
-    assert read(one).time.mark == NEVER
+    assert read(one).time.max_timestamp == MIN_TIME
     read(one, event(3), now=3)
-    assert read(one).time.mark == wall(3)
+    assert read(one).time.max_timestamp == wall(3)
 
 
 def test_a_reader_goes_on_where_its_mark_stood():
@@ -114,19 +114,19 @@ def test_a_reader_goes_on_where_its_mark_stood():
 
 def test_what_cannot_be_read_keeps_key_value_and_origin():
     message = Message(log(b"junk")[0]._replace(key=b"k", offset=41))
-    poll = reader().read([message], SourceTime(EVENTS, NEVER, wall(0), None, (EVENTS,)))
+    poll = reader().read([message], SourceProgress(EVENTS, MIN_TIME, wall(0), None, (EVENTS,)))
     (rejected,) = poll.unreadable
     assert (rejected.key, rejected.value, rejected.source, rejected.offset) == (b"k", b"junk", EVENTS, 41)
     assert rejected.reason.startswith("JSON is malformed")
 
 
 def test_purchases_are_read_by_the_same_rules():
-    one = Reader(PURCHASES, decode_purchase, LATENESS)
+    one = PartitionReader(PURCHASES, decode_purchase, LATENESS)
     poll = one.read(
         map(Message, log(purchase(0, 1), purchase(-5, 2), purchase(-6, 3), event(0))),
-        SourceTime(PURCHASES, NEVER, wall(0), None, ()),
+        SourceProgress(PURCHASES, MIN_TIME, wall(0), None, ()),
     )
     assert [row.amount for row in poll.rows] == [b"1", b"2"]
     assert [row.amount for row in poll.late] == [b"3"]
     assert [rejected.reason for rejected in poll.unreadable] == ["Object missing required field `amount`"]
-    assert poll.time.mark < END
+    assert poll.time.max_timestamp < MAX_TIME

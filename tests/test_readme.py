@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from dataflow.settings import PREFIX, Settings
+from dataflow.runtime.settings import PREFIX, Settings
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

@@ -23,11 +23,11 @@ from real_kafka import RealKafka
 from test_crash import RULES, assert_right_in_the_end, rows_in, wait_until
 
 from dataflow.kafka.client import Connection, connect
-from dataflow.kafka.hidden import Hidden
+from dataflow.kafka.deduplication import OutputDeduplicator, record_digest
+from dataflow.kafka.job_metadata import JobMetadata, MetadataEntry, ends_of, retry_until_answered, start_offsets
 from dataflow.kafka.lease import Holder, Lease
-from dataflow.kafka.notes import Note, Notes, beginnings, ends_of, insist
-from dataflow.kafka.written import Written, fingerprint
-from dataflow.settings import Settings
+from dataflow.kafka.replication_probe import ReplicationProbe
+from dataflow.runtime.settings import Settings
 
 REAL = pytest.mark.parametrize("kafka", [pytest.param("real", marks=pytest.mark.kafka)], indirect=True)
 TRAFFIC = "producer", "--rate", "100", "--users", "40"
@@ -118,13 +118,13 @@ def test_a_copy_that_starts_where_the_first_is_frozen_takes_over_and_the_first_s
 ) -> None:
     notes, begins = notes_of(shop)
     elsewhere = Holder("another-host", "1", "1")
-    notes.write({min(begins): Note(begins[min(begins)], " ".join([*elsewhere, "77"]))})  # nobody renews it
+    notes.write({min(begins): MetadataEntry(begins[min(begins)], " ".join([*elsewhere, "77"]))})  # nobody renews it
     job = start_job(programs, shop, tmp_path / "recovery")
     traffic = programs.start(*TRAFFIC, **environment(shop))
     wait_until(lambda: rows_in(shop, shop.topic_visits) > 20, "the job has taken over and writes")
 
     def renewed() -> bool:  # again and again, as a process does that is alive: once might fall between two looks at it
-        notes.write({min(begins): Note(begins[min(begins)], " ".join([*elsewhere, "78"]))})
+        notes.write({min(begins): MetadataEntry(begins[min(begins)], " ".join([*elsewhere, "78"]))})
         return job.poll() is not None
 
     wait_until(renewed, "the first has stopped")
@@ -147,16 +147,16 @@ def test_a_lease_that_cannot_be_renewed_lets_nothing_be_written_until_it_can(sho
     assert notes.read([min(begins)])[min(begins)].text == ""
 
 
-def notes_of(shop: Settings) -> tuple[Notes, dict]:
+def notes_of(shop: Settings) -> tuple[JobMetadata, dict]:
     connection = Connection(shop)
-    notes = Notes(connection, shop.group + "-output")
-    return notes, beginnings(notes, connect(connection), dict.fromkeys(shop.outputs, 8))
+    notes = JobMetadata(connection, shop.group + "-output")
+    return notes, start_offsets(notes, connect(connection), dict.fromkeys(shop.outputs, 8))
 
 
-def written_of(shop: Settings) -> Written:
+def written_of(shop: Settings) -> OutputDeduplicator:
     connection = Connection(shop)
     notes, begins = notes_of(shop)
-    return Written(connect(connection), connection, notes, begins, shop.group)
+    return OutputDeduplicator(connect(connection), connection, notes, begins, shop.group)
 
 
 @REAL
@@ -164,16 +164,18 @@ def test_rows_that_a_leader_has_and_does_not_tell_while_a_replica_is_away_are_fo
     shop: Settings, real_kafka: RealKafka
 ) -> None:
     notes_of(shop)  # the job has begun
-    place, hidden = (shop.topic_visits, 0), Hidden(Connection(shop), shop.group)
+    place, hidden = (shop.topic_visits, 0), ReplicationProbe(Connection(shop), shop.group)
     killed = Producer({"bootstrap.servers": shop.brokers, "enable.idempotence": True, "log_level": 0})
     killed.produce(shop.topic_visits, b"first", b"k", 0)
     assert killed.flush(60) == 0  # it knows the leader and need ask nobody, so its next row is there at once
-    wait_until(lambda: hidden.none_behind({place: 1}) == {place}, "nothing is hidden")
+    wait_until(lambda: hidden.fully_replicated({place: 1}) == {place}, "nothing is hidden")
     led = leader_of(shop, shop.topic_visits)
     real_kafka.pause_brokers(next(broker for broker in (1, 2, 3) if broker != led))
     killed.produce(shop.topic_visits, b"v", b"k", 0)
-    wait_until(lambda: not killed.poll(0) and not hidden.none_behind({place: 1}), "the row is there, and not shown")
-    assert written_of(shop).rows(place, 1) == {fingerprint(b"k", b"v", None): 1}
+    wait_until(
+        lambda: not killed.poll(0) and not hidden.fully_replicated({place: 1}), "the row is there, and not shown"
+    )
+    assert written_of(shop).rows(place, 1) == {record_digest(b"k", b"v", None): 1}
 
 
 @REAL
@@ -187,15 +189,15 @@ def test_rows_that_kafka_hides_since_a_replica_stands_still_are_known_of_until_t
     writer = Producer({"bootstrap.servers": shop.brokers, "enable.idempotence": True, "log_level": 0})
     writer.produce(place[0], b"first", b"k", 0)
     assert writer.flush(60) == 0
-    hidden = Hidden(connection, shop.group)
-    wait_until(lambda: hidden.none_behind({place: 1}) == {place}, "nothing is hidden")
+    hidden = ReplicationProbe(connection, shop.group)
+    wait_until(lambda: hidden.fully_replicated({place: 1}) == {place}, "nothing is hidden")
     real_kafka.pause_brokers(3)
     writer.produce(place[0], b"second", b"k", 0)
-    wait_until(lambda: not writer.poll(0) and not hidden.none_behind({place: 1}), "it is known that there is more")
-    told = insist(lambda: ends_of(admin, [place]), lambda: None)[place].offset
+    wait_until(lambda: not writer.poll(0) and not hidden.fully_replicated({place: 1}), "it is known that there is more")
+    told = retry_until_answered(lambda: ends_of(admin, [place]), lambda: None)[place].offset
     assert told == 1 or writer.flush(0) == 0  # Kafka tells of no more, or has found a way meanwhile
     assert writer.flush(60) == 0
-    wait_until(lambda: hidden.none_behind({place: 2}) == {place}, "it is shown, and nothing is hidden any more")
+    wait_until(lambda: hidden.fully_replicated({place: 2}) == {place}, "it is shown, and nothing is hidden any more")
 
 
 def leader_of(shop: Settings, topic: str) -> int:

@@ -13,11 +13,11 @@ from confluent_kafka import Message, Producer
 from logs import NOON, event
 from programs import environment
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.explain.gather import REDRIVEN
-from dataflow.redrive import command
-from dataflow.settings import Settings
-from dataflow.verify import Topics, compare, expected
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
+from dataflow.tools.explain.collect import REDRIVEN
+from dataflow.tools.redrive import command
+from dataflow.tools.verify import Topics, compare, expected
 
 REPAIR = "jq -c '.user_id |= tonumber'"
 NOT_A_NUMBER = "Expected `int`, got `str` - at `$.user_id`"
@@ -86,7 +86,9 @@ class Shop:
 
 @pytest.fixture
 def shop(embedded_kafka, monkeypatch, capsys) -> Shop:
-    monkeypatch.setattr(command, "speak_plainly", lambda: None)  # which would end the tests with their first mistake
+    monkeypatch.setattr(
+        command, "install_error_handler", lambda: None
+    )  # which would end the tests with their first mistake
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(settings: Settings, arguments: tuple[str, ...]) -> tuple[int, list[str]]:
@@ -234,7 +236,9 @@ def test_a_delivery_that_fails_is_told_and_not_counted_and_can_be_tried_again(sh
 
 def test_a_row_that_cannot_even_be_handed_over_is_told_and_not_counted(shop, monkeypatch):
     shop.put_aside(event(0), event(1, padding="x" * 5_000))
-    monkeypatch.setattr("dataflow.redrive.send._ESSENTIAL", {"enable.idempotence": True, "message.max.bytes": 2_000})
+    monkeypatch.setattr(
+        "dataflow.tools.redrive.sender._ESSENTIAL", {"enable.idempotence": True, "message.max.bytes": 2_000}
+    )
     status, lines = shop.redrive("--send")
     assert status == 1
     assert lines[0].startswith("dead-letters/0/1: not delivered: ")

@@ -13,8 +13,8 @@ from confluent_kafka.admin import AclOperation, ResourceType
 from programs import PATIENCE, Programs, end_of, environment
 from secured_kafka import PASSWORD, USER, Grant, SecuredKafka
 
-from dataflow.settings import KAFKA_PREFIX, Settings
-from dataflow.verify import Topics, compare, expected
+from dataflow.runtime.settings import KAFKA_PREFIX, Settings
+from dataflow.tools.verify import Topics, compare, expected
 
 pytestmark = pytest.mark.kafka
 

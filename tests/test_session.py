@@ -5,8 +5,8 @@ from itertools import permutations
 
 import pytest
 
-from dataflow.rules.rows import END
-from dataflow.rules.session import Session, Sessions
+from dataflow.streaming.session_windows import Session, SessionWindows
+from dataflow.streaming.time import MAX_TIME
 
 GAP = 20
 
@@ -19,9 +19,9 @@ class At:
     user: bytes = b"1"
 
 
-def sessions(hold: int = 0) -> Sessions[list[int]]:
+def sessions(hold: int = 0) -> SessionWindows[list[int]]:
     """Whose fold is the list of the rows' times, as they came."""
-    return Sessions(GAP, hold, list, lambda times, row: [*times, row.time], lambda times, more: times + more)
+    return SessionWindows(GAP, hold, list, lambda times, row: [*times, row.time], lambda times, more: times + more)
 
 
 def found(closed: list[Session]) -> list[tuple[int, int, list[int]]]:
@@ -54,7 +54,7 @@ def test_neighbours_at_most_the_gap_apart_are_one_session(arrivals, expected):
     open_sessions = sessions()
     for time in arrivals:
         open_sessions.add([At(time)])
-    closed = found(open_sessions.close(END))
+    closed = found(open_sessions.close(MAX_TIME))
     assert sorted((start, end) for start, end, _ in closed) == expected
     assert sorted(time for _, _, times in closed for time in times) == sorted(arrivals)
     assert all(start == times[0] and end == times[-1] for start, end, times in closed)
@@ -67,7 +67,7 @@ def test_sessions_do_not_depend_on_the_order_of_arrival(times):
     for arrivals in permutations(times):
         open_sessions = sessions()
         open_sessions.add(At(time) for time in arrivals)
-        results.add(str(sorted(found(open_sessions.close(END)))))
+        results.add(str(sorted(found(open_sessions.close(MAX_TIME)))))
     assert len(results) == 1
 
 
@@ -75,14 +75,14 @@ def test_sessions_that_begin_are_counted_those_that_turn_out_to_be_one_too():
     open_sessions = sessions()
     open_sessions.add([At(100), At(110), At(140), At(125)])
     assert (open_sessions.opened, open_sessions.count) == (2, 1)
-    open_sessions.close(END)
+    open_sessions.close(MAX_TIME)
     assert (open_sessions.opened, open_sessions.count) == (2, 0)
 
 
 def test_users_do_not_meet():
     open_sessions = sessions()
     open_sessions.add([At(100, b"1"), At(100, b"2"), At(110, b"1")])
-    assert {each.user: each.fold for each in open_sessions.close(END)} == {b"1": [100, 110], b"2": [100]}
+    assert {each.user: each.fold for each in open_sessions.close(MAX_TIME)} == {b"1": [100, 110], b"2": [100]}
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ def test_a_merged_session_closes_once_and_by_its_last_row():
     open_sessions.add([At(100), At(140), At(120)])
     assert open_sessions.close(160) == []
     assert found(open_sessions.close(161)) == [(100, 140, [100, 120, 140])]
-    assert open_sessions.close(END) == []
+    assert open_sessions.close(MAX_TIME) == []
 
 
 def test_after_a_merge_the_next_row_goes_on_from_the_merged_end():
     open_sessions = sessions()
     open_sessions.add([At(100), At(140), At(120), At(160)])
-    assert found(open_sessions.close(END)) == [(100, 160, [100, 120, 140, 160])]
+    assert found(open_sessions.close(MAX_TIME)) == [(100, 160, [100, 120, 140, 160])]
 
 
 def test_a_user_comes_back_after_the_session_has_closed():
@@ -130,14 +130,14 @@ def test_a_user_comes_back_after_the_session_has_closed():
     open_sessions.add([At(100)])
     assert len(open_sessions.close(121)) == 1
     open_sessions.add([At(121)])
-    assert found(open_sessions.close(END)) == [(121, 121, [121])]
+    assert found(open_sessions.close(MAX_TIME)) == [(121, 121, [121])]
 
 
 def test_one_user_has_two_open_sessions_and_the_earlier_closes_first():
     open_sessions = sessions()
     open_sessions.add([At(130), At(100)])
     assert found(open_sessions.close(130)) == [(100, 100, [100])]
-    assert found(open_sessions.close(END)) == [(130, 130, [130])]
+    assert found(open_sessions.close(MAX_TIME)) == [(130, 130, [130])]
 
 
 def test_resumed_sessions_go_on_merge_and_close_as_before():

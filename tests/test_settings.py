@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from dataflow.errors import UserError
-from dataflow.job import rules_of
-from dataflow.pipeline import Rules
-from dataflow.settings import PREFIX, Settings, load
+from dataflow.clickstream.topology import Rules
+from dataflow.runtime.job import rules_of
+from dataflow.runtime.settings import PREFIX, Settings, load
+from dataflow.streaming.errors import UserError
 
 
 @pytest.fixture(autouse=True)

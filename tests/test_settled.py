@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from dataflow.kafka import settled
-from dataflow.kafka.notes import End
+from dataflow.kafka import stable_end_offsets
+from dataflow.kafka.job_metadata import EndOffset
 
 PLACE = "user-events", 0
 
@@ -22,17 +22,17 @@ def partition(monkeypatch):
             nonlocal leader
             if leader is None:
                 leader = 0
-                return {PLACE: End(0, epoch)}
+                return {PLACE: EndOffset(0, epoch)}
             told, leader = next(steps)
-            return {PLACE: End(told, epoch)}
+            return {PLACE: EndOffset(told, epoch)}
 
         def no_longer(connection, group, ends, room):
             return {place for place, end in ends.items() if leader <= end.offset + room}
 
-        monkeypatch.setattr(settled, "ends_of", ends_of)
-        monkeypatch.setattr(settled, "_no_longer", no_longer)
-        monkeypatch.setattr(settled, "_CALM", 0)
-        return settled.settled_ends(None, None, "group", [PLACE], lambda: None)[PLACE]
+        monkeypatch.setattr(stable_end_offsets, "ends_of", ends_of)
+        monkeypatch.setattr(stable_end_offsets, "_no_longer", no_longer)
+        monkeypatch.setattr(stable_end_offsets, "_CALM", 0)
+        return stable_end_offsets.stable_end_offsets(None, None, "group", [PLACE], lambda: None)[PLACE]
 
     return play
 

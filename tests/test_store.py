@@ -12,8 +12,8 @@ from bytewax.inputs import AbortExecution, FixedPartitionedSource, StatefulSourc
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, run_main
 
-from dataflow.errors import UserError
-from dataflow.store import mend, open_store
+from dataflow.runtime.recovery_store import drop_unfinished_epochs, open_store
+from dataflow.streaming.errors import UserError
 
 
 class Steps(FixedPartitionedSource):
@@ -69,7 +69,7 @@ def test_a_mended_store_has_no_snapshot_from_the_resume_epoch_on(tmp_path: Path)
         ((resume,),) = store.execute("SELECT max(worker_frontier) FROM fronts")
         store.execute("INSERT INTO snaps VALUES ('now', 'count.count.stateful_batch', 'a', ?, NULL)", (resume + 2,))
     assert epochs(tmp_path)[-1] == resume + 2
-    mend(tmp_path)
+    drop_unfinished_epochs(tmp_path)
     assert epochs(tmp_path)[-1] < resume
     assert run([["a"], ["b"], ["a"], ["a"]], tmp_path) == [("a", 3)]
 
@@ -91,7 +91,7 @@ def test_a_state_of_a_run_that_was_killed_is_not_resumed_by_the_run_after_the_ne
             assert seven != state
             store.execute("INSERT INTO snaps VALUES ('now', ?, 'a', ?, ?)", (step, resume + 1, seven))  # and was killed
         if mended:
-            mend(directory)
+            drop_unfinished_epochs(directory)
         run([["a"], ["b"], ["b"], ["b"], None], directory)  # the next run writes nothing of a, and is killed too
         counted[mended] = run([["a"], ["b"], ["b"], ["b"], ["a"]], directory)
     assert counted == {False: [("a", 8)], True: [("a", 2)]}

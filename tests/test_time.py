@@ -2,8 +2,9 @@
 
 import pytest
 
-from dataflow.rules.rows import END, NEVER, Event
-from dataflow.rules.time import Clock, Mark, SourceTime
+from dataflow.clickstream.records import Event
+from dataflow.streaming.time import MAX_TIME, MIN_TIME
+from dataflow.streaming.watermark import MaxTimestamp, SourceProgress, WatermarkTracker
 
 LATENESS = 5
 
@@ -12,13 +13,20 @@ LATENESS = 5
     "rows",
     # (time, stored, is it late?) in the order of the log
     [
-        pytest.param([(100, END, False)], id="the first row never is"),
-        pytest.param([(100, END, False), (95, END, False)], id="exactly the lateness below the mark is on time"),
-        pytest.param([(100, END, False), (94, END, True)], id="just more is late"),
-        pytest.param([(94, END, False), (100, END, False)], id="the mark counts only rows before it"),
-        pytest.param([(100, END, False), (50, END, True), (96, END, False)], id="a late row does not lower the mark"),
-        pytest.param([(100, END, False), (94, END, True), (94, END, True)], id="nor does a second one"),
-        pytest.param([(100, END, False), (110, END, False), (104, END, True)], id="the mark is the highest time"),
+        pytest.param([(100, MAX_TIME, False)], id="the first row never is"),
+        pytest.param(
+            [(100, MAX_TIME, False), (95, MAX_TIME, False)], id="exactly the lateness below the mark is on time"
+        ),
+        pytest.param([(100, MAX_TIME, False), (94, MAX_TIME, True)], id="just more is late"),
+        pytest.param([(94, MAX_TIME, False), (100, MAX_TIME, False)], id="the mark counts only rows before it"),
+        pytest.param(
+            [(100, MAX_TIME, False), (50, MAX_TIME, True), (96, MAX_TIME, False)],
+            id="a late row does not lower the mark",
+        ),
+        pytest.param([(100, MAX_TIME, False), (94, MAX_TIME, True), (94, MAX_TIME, True)], id="nor does a second one"),
+        pytest.param(
+            [(100, MAX_TIME, False), (110, MAX_TIME, False), (104, MAX_TIME, True)], id="the mark is the highest time"
+        ),
         pytest.param([(140, 100, False), (95, 101, False)], id="a fast clock moves it only to the time of storing"),
         pytest.param([(140, 100, False), (94, 101, True)], id="but that far it does"),
         pytest.param(
@@ -29,7 +37,7 @@ LATENESS = 5
             [(100, 200, False), (95, 200, False), (94, 200, True)],
             id="a time of storing after the row's own does not matter",
         ),
-        pytest.param([(140, END, False), (100, 100, True)], id="a record without a timestamp is not capped"),
+        pytest.param([(140, MAX_TIME, False), (100, 100, True)], id="a record without a timestamp is not capped"),
         pytest.param(
             [(100, 100, False), (130, 90, False), (95, 90, False)],
             id="a time of storing below the mark does not lower it",
@@ -37,62 +45,66 @@ LATENESS = 5
     ],
 )
 def test_late_is_what_lies_farther_below_the_rows_before_it(rows):
-    mark = Mark(LATENESS)
+    mark = MaxTimestamp(LATENESS)
     assert [mark.is_late(time, stored) for time, stored, _ in rows] == [late for _, _, late in rows]
 
 
 def test_a_mark_goes_on_where_it_stood():
-    before = Mark(LATENESS)
-    before.is_late(100, END)
-    after = Mark(LATENESS, before.high)
-    assert not after.is_late(95, END)
-    assert after.is_late(94, END)
+    before = MaxTimestamp(LATENESS)
+    before.is_late(100, MAX_TIME)
+    after = MaxTimestamp(LATENESS, before.high)
+    assert not after.is_late(95, MAX_TIME)
+    assert after.is_late(94, MAX_TIME)
 
 
-def says(source: str, mark, now: int = 0, caught_up: int | None = None, sources: str = "ab") -> SourceTime:
-    return SourceTime(source, mark, now, caught_up, tuple(sources))
+def says(source: str, mark, now: int = 0, caught_up_at: int | None = None, sources: str = "ab") -> SourceProgress:
+    return SourceProgress(source, mark, now, caught_up_at, tuple(sources))
 
 
 @pytest.mark.parametrize(
     "said",
     # what is heard, and the watermark after it
     [
-        pytest.param([(says("a", 100), NEVER)], id="one that has not been heard may hold anything"),
-        pytest.param([(says("a", 100), NEVER), (says("b", NEVER), NEVER)], id="so may one that has no row yet"),
-        pytest.param([(says("a", 100), NEVER), (says("b", 90), 85)], id="the slowest, less the lateness"),
+        pytest.param([(says("a", 100), MIN_TIME)], id="one that has not been heard may hold anything"),
         pytest.param(
-            [(says("a", 100), NEVER), (says("b", 90), 85), (says("b", 200), 95)], id="it goes on as the slowest does"
+            [(says("a", 100), MIN_TIME), (says("b", MIN_TIME), MIN_TIME)], id="so may one that has no row yet"
         ),
-        pytest.param([(says("a", 100), NEVER), (says("b", END), 95)], id="one that has ended holds nobody"),
-        pytest.param([(says("a", END), NEVER), (says("b", END), END)], id="when all have ended so has time"),
+        pytest.param([(says("a", 100), MIN_TIME), (says("b", 90), 85)], id="the slowest, less the lateness"),
         pytest.param(
-            [(says("a", 100), NEVER), (says("b", 90), 85), (says("c", 10, sources="abc"), 85)],
+            [(says("a", 100), MIN_TIME), (says("b", 90), 85), (says("b", 200), 95)], id="it goes on as the slowest does"
+        ),
+        pytest.param([(says("a", 100), MIN_TIME), (says("b", MAX_TIME), 95)], id="one that has ended holds nobody"),
+        pytest.param(
+            [(says("a", MAX_TIME), MIN_TIME), (says("b", MAX_TIME), MAX_TIME)], id="when all have ended so has time"
+        ),
+        pytest.param(
+            [(says("a", 100), MIN_TIME), (says("b", 90), 85), (says("c", 10, sources="abc"), 85)],
             id="a new slow one does not turn it back",
         ),
         pytest.param(
-            [(says("a", 100, sources="abc"), NEVER), (says("b", 90), NEVER), (says("c", 80), 75)],
+            [(says("a", 100, sources="abc"), MIN_TIME), (says("b", 90), MIN_TIME), (says("c", 80), 75)],
             id="a batch that does not know of all sources yet does not matter",
         ),
         pytest.param(
-            [(says("a", 100, now=1_000), NEVER), (says("b", NEVER, 1_000, caught_up=1_000), 95)],
+            [(says("a", 100, now=1_000), MIN_TIME), (says("b", MIN_TIME, 1_000, caught_up_at=1_000), 95)],
             id="one that is empty and says so keeps step",
         ),
         pytest.param(
-            [(says("b", NEVER, 1_000, caught_up=1_000), NEVER), (says("a", 100, now=1_000), NEVER)],
+            [(says("b", MIN_TIME, 1_000, caught_up_at=1_000), MIN_TIME), (says("a", 100, now=1_000), MIN_TIME)],
             id="but not with rows that were read after it",
         ),
         pytest.param(
             [
-                (says("a", 100, now=1_000), NEVER),
-                (says("b", 50, 1_007, caught_up=1_007), 95),
-                (says("a", 100, 1_010, caught_up=1_010), 102),
+                (says("a", 100, now=1_000), MIN_TIME),
+                (says("b", 50, 1_007, caught_up_at=1_007), 95),
+                (says("a", 100, 1_010, caught_up_at=1_010), 102),
             ],
             id="when all have run dry it goes on with the wall clock, as far behind as the highest mark",
         ),
         pytest.param(
             [
-                (says("a", 100, now=1_000), NEVER),
-                (says("b", 50, 1_007, caught_up=1_007), 95),
+                (says("a", 100, now=1_000), MIN_TIME),
+                (says("b", 50, 1_007, caught_up_at=1_007), 95),
                 (says("a", 101, 1_010), 96),
                 (says("b", 51, 1_011), 96),
             ],
@@ -100,33 +112,33 @@ def says(source: str, mark, now: int = 0, caught_up: int | None = None, sources:
         ),
         pytest.param(
             [
-                (says("a", 100, now=1_000), NEVER),
-                (says("b", 50, 1_050, caught_up=1_002), 95),
-                (says("a", 100, 1_060, caught_up=1_003), 97),
+                (says("a", 100, now=1_000), MIN_TIME),
+                (says("b", 50, 1_050, caught_up_at=1_002), 95),
+                (says("a", 100, 1_060, caught_up_at=1_003), 97),
             ],
             id="a claim counts from the moment it speaks of, not from when it is made",
         ),
         pytest.param(
-            [(says("a", 100, now=1_000), NEVER), (says("b", 98, 1_000, caught_up=990), 93)],
+            [(says("a", 100, now=1_000), MIN_TIME), (says("b", 98, 1_000, caught_up_at=990), 93)],
             id="an old claim never takes back what the mark says",
         ),
         pytest.param(
             [
-                (says("a", 1_040, now=1_000), NEVER),
-                (says("b", NEVER, 1_002, caught_up=1_002), 997),
-                (says("a", 1_040, 1_010, caught_up=1_010), 997),
-                (says("b", NEVER, 1_011, caught_up=1_011), 1_006),
+                (says("a", 1_040, now=1_000), MIN_TIME),
+                (says("b", MIN_TIME, 1_002, caught_up_at=1_002), 997),
+                (says("a", 1_040, 1_010, caught_up_at=1_010), 997),
+                (says("b", MIN_TIME, 1_011, caught_up_at=1_011), 1_006),
             ],
             id="a mark ahead of the wall clock does not take the silent there with it",
         ),
         pytest.param(
-            [(says("a", NEVER, 5, caught_up=5), NEVER), (says("b", NEVER, 6, caught_up=6), NEVER)],
+            [(says("a", MIN_TIME, 5, caught_up_at=5), MIN_TIME), (says("b", MIN_TIME, 6, caught_up_at=6), MIN_TIME)],
             id="without any row there is no time",
         ),
     ],
 )
 def test_the_watermark_is_the_slowest_bound_less_the_lateness_and_never_falls(said):
-    clock = Clock(LATENESS)
+    clock = WatermarkTracker(LATENESS)
     assert [clock.advance(each) for each, _ in said] == [watermark for _, watermark in said]
 
 
@@ -137,7 +149,7 @@ def row(time: int) -> Event:
 @pytest.mark.parametrize(
     ("watermark", "mark", "late"),
     [
-        pytest.param(NEVER, NEVER, [], id="at first nothing is late"),
+        pytest.param(MIN_TIME, MIN_TIME, [], id="at first nothing is late"),
         pytest.param(95, 100, [], id="nor is anything that its own partition calls on time"),
         pytest.param(
             102, 50, [101], id="unless the partition had run dry: from exactly the watermark on it is on time"
@@ -146,9 +158,9 @@ def row(time: int) -> Event:
     ],
 )
 def test_a_shard_takes_out_what_it_has_passed(watermark, mark, late):
-    clock = Clock(LATENESS)
+    clock = WatermarkTracker(LATENESS)
     clock.watermark = watermark
-    clock.marks["a"] = mark
+    clock.max_timestamps["a"] = mark
     rows = [row(103), row(101), row(102), row(104)]
     on_time, overtaken = clock.split("a", rows)
     assert sorted(each.time for each in overtaken) == late
@@ -156,20 +168,20 @@ def test_a_shard_takes_out_what_it_has_passed(watermark, mark, late):
 
 
 def test_rows_of_a_batch_are_judged_before_its_mark_counts():
-    clock = Clock(LATENESS)
+    clock = WatermarkTracker(LATENESS)
     clock.advance(says("a", 50, sources="a"))
     assert clock.split("a", [row(46), row(900)]) == ([row(46), row(900)], [])
     assert clock.advance(says("a", 900, sources="a")) == 895
 
 
 def test_a_resumed_clock_has_forgotten_all_claims_and_nothing_else():
-    before = Clock(LATENESS)
+    before = WatermarkTracker(LATENESS)
     before.advance(says("a", 100, now=1_000, sources="abc"))
     before.advance(says("c", 80, now=1_000, sources="abc"))
-    assert before.advance(says("b", 50, 1_010, caught_up=1_010, sources="abc")) == 75
-    after = Clock(LATENESS)
+    assert before.advance(says("b", 50, 1_010, caught_up_at=1_010, sources="abc")) == 75
+    after = WatermarkTracker(LATENESS)
     after.restore(before.state())
     assert after.watermark == 75
     assert after.advance(says("a", 200, now=2_000, sources="abc")) == 75
     assert after.advance(says("c", 200, now=2_000, sources="abc")) == 75  # b is believed only once it claims anew
-    assert after.advance(says("b", 50, 2_001, caught_up=2_001, sources="abc")) == 195
+    assert after.advance(says("b", 50, 2_001, caught_up_at=2_001, sources="abc")) == 195

@@ -4,10 +4,10 @@ from itertools import permutations
 
 import pytest
 
-from dataflow.rules.amounts import match
-from dataflow.rules.rows import Event, Purchase
-from dataflow.rules.session import Session
-from dataflow.rules.visits import Visit, add_row, session_id, suspicion, unite
+from dataflow.clickstream.attribution import match
+from dataflow.clickstream.records import Event, Purchase
+from dataflow.clickstream.sessions import SessionAccumulator, accumulate, merge, session_id, suspicion
+from dataflow.streaming.session_windows import Session
 
 
 def seen(time: int, event_type: str = "page-view") -> Event:
@@ -18,10 +18,10 @@ def paid(time: int, amount: str) -> Purchase:
     return Purchase(time, b"1", b"", time, 1, amount.encode())
 
 
-def fold(*rows) -> Visit:
-    visit = Visit()
+def fold(*rows) -> SessionAccumulator:
+    visit = SessionAccumulator()
     for row in rows:
-        visit = add_row(visit, row)
+        visit = accumulate(visit, row)
     return visit
 
 
@@ -62,10 +62,10 @@ def test_united_folds_have_the_events_of_both_and_the_greater_match():
         ((SECOND, late), (FIRST, early)),
         ((FIRST, early, late), (SECOND,)),
     ):
-        united = unite(fold(*one), fold(*other))
+        united = merge(fold(*one), fold(*other))
         assert sorted(united.events) == [FIRST, SECOND]
         assert united.amount == b"2"
-    assert unite(fold(FIRST), fold(SECOND)).amount == b"0"
+    assert merge(fold(FIRST), fold(SECOND)).amount == b"0"
 
 
 @pytest.mark.parametrize(

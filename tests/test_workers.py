@@ -10,8 +10,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.run import cli_main
 from bytewax.testing import TestingSink, TestingSource
 
-from dataflow import threads
-from dataflow.shards import engine_hash, key_of, number_of
+from dataflow.streaming import worker_threads
+from dataflow.streaming.sharding import engine_hash, key_of, number_of
 
 
 def where_keys_go(keys, workers):
@@ -62,7 +62,7 @@ class Remembering(FixedPartitionedSource):
 
     def build_part(self, step_id, for_part, resume_state):
         if self.keep:
-            threads.keep_state()
+            worker_threads.keep_thread_state()
         self.own.was_here = True
         return Part(self)
 

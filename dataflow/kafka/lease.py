@@ -18,17 +18,17 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 
-from dataflow import logs, metrics, pulse, shutdown
-from dataflow.errors import UserError, inside_engine
-from dataflow.kafka.notes import Note, Notes, Place, insist
+from dataflow.kafka.job_metadata import JobMetadata, MetadataEntry, PartitionId, retry_until_answered
+from dataflow.observability import lifecycle, liveness, logs, metrics
+from dataflow.streaming.errors import UserError, inside_engine
 
 log = logging.getLogger("visits")
 
-_BEAT = 1.0  # seconds between renewals
-_HOLD = 4.0  # seconds for which a renewal allows to write
-_WATCH = 7.0  # seconds; a lease that is not renewed for so long has nobody: more than _HOLD and a beat
-_SETTLE = 0.3  # seconds in which two who start at once see each other
-_REFRESH = 3_600.0  # seconds; Kafka forgets notes that have not been written for a week
+_RENEW_INTERVAL_S = 1.0  # seconds between renewals
+_VALID_FOR_S = 4.0  # seconds for which a renewal allows to write
+_OBSERVE_S = 7.0  # seconds; a lease that is not renewed for so long has nobody: more than _HOLD and a beat
+_SETTLE_S = 0.3  # seconds in which two who start at once see each other
+_REFRESH_INTERVAL_S = 3_600.0  # seconds; Kafka forgets notes that have not been written for a week
 
 
 class Holder(NamedTuple):
@@ -71,10 +71,10 @@ class Lease:
         name: the job's, for messages.
     """
 
-    def __init__(self, notes: Notes, beginnings: Mapping[Place, int], name: str) -> None:
-        self._notes = notes
-        self._beginnings = dict(beginnings)
-        self._place = min(self._beginnings)
+    def __init__(self, metadata: JobMetadata, start_offsets: Mapping[PartitionId, int], name: str) -> None:
+        self._metadata = metadata
+        self._start_offsets = dict(start_offsets)
+        self._partition_id = min(self._start_offsets)
         self._name = name
         self._own = Holder.this()
         self._beats = 0
@@ -83,21 +83,21 @@ class Lease:
 
     def take(self) -> None:
         """Returns as its holder. Raises UserError if another copy of the job is running."""
-        text = insist(self._read, self._notes.poll)
+        text = retry_until_answered(self._read, self._metadata.poll)
         if text and not Holder(*text.split()[:3]).has_ended():
             self._watch(text)
-        insist(self._renew, self._notes.poll)
-        time.sleep(_SETTLE)
-        self._check(insist(self._read, self._notes.poll))
-        self.held_until = time.monotonic() + _HOLD
-        metrics.follow(metrics.lease_held, lambda: time.monotonic() < self.held_until)
+        retry_until_answered(self._renew, self._metadata.poll)
+        time.sleep(_SETTLE_S)
+        self._check(retry_until_answered(self._read, self._metadata.poll))
+        self.held_until = time.monotonic() + _VALID_FOR_S
+        metrics.set_function(metrics.lease_held, lambda: time.monotonic() < self.held_until)
         threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
     def wait_until_held(self) -> None:
         """Returns at once, unless the lease could not be renewed lately."""
         while time.monotonic() > self.held_until:
-            shutdown.stand_still_if_requested()
-            pulse.waits()
+            lifecycle.block_if_stopping()
+            liveness.heartbeat()
             time.sleep(0.05)
 
     def release(self) -> None:
@@ -106,13 +106,13 @@ class Lease:
 
         def forget() -> None:
             try:
-                self._notes.write({self._place: Note(self._beginnings[self._place])})
+                self._metadata.write({self._partition_id: MetadataEntry(self._start_offsets[self._partition_id])})
             except KafkaException:
                 pass
 
         telling = threading.Thread(target=forget, daemon=True)
         telling.start()
-        telling.join(_BEAT)
+        telling.join(_RENEW_INTERVAL_S)
 
     def _watch(self, text: str) -> None:
         log.info(
@@ -121,10 +121,10 @@ class Lease:
             _described(text),
             extra=logs.event("lease-taken"),
         )
-        deadline = time.monotonic() + _WATCH
+        deadline = time.monotonic() + _OBSERVE_S
         while time.monotonic() < deadline:
-            time.sleep(_BEAT / 2)
-            now = insist(self._read, self._notes.poll)
+            time.sleep(_RENEW_INTERVAL_S / 2)
+            now = retry_until_answered(self._read, self._metadata.poll)
             if now and now != text:
                 raise UserError(
                     f"another copy of job {self._name!r} is running ({_described(now)}), and two would write everything "
@@ -135,18 +135,22 @@ class Lease:
     def _keep(self) -> None:
         refreshed = time.monotonic()
         while not self._released:
-            time.sleep(_BEAT)
+            time.sleep(_RENEW_INTERVAL_S)
             asked = time.monotonic()
             try:
                 self._check(self._read())
                 self._renew()
-                if asked > refreshed + _REFRESH:
-                    rest = {place: Note(offset) for place, offset in self._beginnings.items() if place != self._place}
-                    self._notes.write(rest)
+                if asked > refreshed + _REFRESH_INTERVAL_S:
+                    rest = {
+                        partition_id: MetadataEntry(offset)
+                        for partition_id, offset in self._start_offsets.items()
+                        if partition_id != self._partition_id
+                    }
+                    self._metadata.write(rest)
                     refreshed = asked
             except KafkaException:
                 continue
-            self.held_until = asked + _HOLD
+            self.held_until = asked + _VALID_FOR_S
 
     def _check(self, text: str) -> None:
         if text and not self._released and text.split()[:3] != [*self._own]:
@@ -155,14 +159,14 @@ class Lease:
             )
 
     def _read(self) -> str:
-        note = self._notes.read([self._place]).get(self._place)
+        note = self._metadata.read([self._partition_id]).get(self._partition_id)
         return note.text if note is not None else ""
 
     def _renew(self) -> None:
         if not self._released:
             self._beats += 1
             text = " ".join([*self._own, str(self._beats)])
-            self._notes.write({self._place: Note(self._beginnings[self._place], text)})
+            self._metadata.write({self._partition_id: MetadataEntry(self._start_offsets[self._partition_id], text)})
 
 
 def _described(text: str) -> str:

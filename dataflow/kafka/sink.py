@@ -13,14 +13,15 @@ import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from dataflow import metrics, pulse, shutdown, threads
-from dataflow.batches import Output
-from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
+from dataflow.kafka.deduplication import OutputDeduplicator, record_digest
+from dataflow.kafka.job_metadata import PartitionId
 from dataflow.kafka.lease import Lease
-from dataflow.kafka.notes import Place
-from dataflow.kafka.written import Written, fingerprint
-from dataflow.snapshots import Snapshots
+from dataflow.observability import lifecycle, liveness, metrics
+from dataflow.streaming import worker_threads
+from dataflow.streaming.batches import OutgoingRecords
+from dataflow.streaming.errors import UserError, inside_engine
+from dataflow.streaming.state import StateCodec
 
 _TUNING = {"linger.ms": 20, "batch.size": 1_000_000, "compression.type": "lz4"}
 _ESSENTIAL = {
@@ -46,25 +47,25 @@ _ADVICE = {
 }
 
 
-class Writer:
+class KafkaDelivery:
     """The one producer of a process, used by all parts of all its sinks; the job's first process has the lease."""
 
-    def __init__(self, connection: Connection, written: Written, lease: Lease | None) -> None:
-        self.written = written
+    def __init__(self, connection: Connection, deduplicator: OutputDeduplicator, lease: Lease | None) -> None:
+        self.deduplicator = deduplicator
         self._lease = lease
         self._refused: str | None = None
         self._handed_over = 0
         self._served = 0.0  # monotonic
-        self._ends: dict[Place, int] = {}
-        self._moved: set[Place] = set()  # partitions whose end is farther than that
+        self._ends: dict[PartitionId, int] = {}
+        self._moved: set[PartitionId] = set()  # partitions whose end is farther than that
         self._lock = threading.Lock()  # guards _ends and _moved
         self._producer = Producer({**_TUNING, **connection.properties, **_ESSENTIAL, "on_delivery": self._on_delivery})
-        shutdown.last_acts.append(self.flush)
-        metrics.follow(metrics.unacknowledged, lambda: len(self._producer))
+        lifecycle.exit_hooks.append(self.flush)
+        metrics.set_function(metrics.unacknowledged, lambda: len(self._producer))
 
-    def write(self, topic: str, partition: int, outputs: list[Output]) -> None:
+    def write(self, topic: str, partition: int, outputs: list[OutgoingRecords]) -> None:
         """Hands rows over to be sent; waits while there is no room. Raises UserError if Kafka refused a row."""
-        shutdown.stand_still_if_requested()
+        lifecycle.block_if_stopping()
         if self._lease is not None:
             self._lease.wait_until_held()
         self._moved.add((topic, partition))
@@ -92,23 +93,23 @@ class Writer:
         patience = _GRACE
         while unacknowledged := self._producer.flush(1):
             self._check()
-            pulse.waits()
-            patience -= shutdown.requested.is_set()
+            liveness.heartbeat()
+            patience -= lifecycle.stop_requested.is_set()
             if not patience:
                 raise UserError(f"stopped while Kafka is away; {unacknowledged} rows will be written on resume")
         self._check()
 
-    def end(self, place: Place) -> int:
+    def end(self, partition_id: PartitionId) -> int:
         """The offset after the last row of a partition, once all rows handed over are acknowledged.
 
         The first part that asks, asks for all that have moved: a question a part stood the whole job still.
         """
-        with pulse.patiently(self._lock):
-            if place in self._moved or place not in self._ends:
-                moved, self._moved = self._moved | {place}, set()
+        with liveness.acquire_with_heartbeat(self._lock):
+            if partition_id in self._moved or partition_id not in self._ends:
+                moved, self._moved = self._moved | {partition_id}, set()
                 self.flush()
-                self._ends |= self.written.ends(moved)
-            return self._ends[place]
+                self._ends |= self.deduplicator.ends(moved)
+            return self._ends[partition_id]
 
     def _make_room(self, size: int) -> None:
         self._handed_over += size
@@ -142,7 +143,7 @@ class SinkState(msgspec.Struct, array_like=True):
     partitions: int  # of the topic, as far as they are written to
 
 
-class KafkaSink(FixedPartitionedSink[Output, bytes]):
+class KafkaSink(FixedPartitionedSink[OutgoingRecords, bytes]):
     """All partitions of one topic.
 
     Args:
@@ -158,14 +159,14 @@ class KafkaSink(FixedPartitionedSink[Output, bytes]):
         topic: str,
         partitions: int,
         partitioner: Callable[[bytes], int],
-        writer: Callable[[], Writer],
-        snapshots: Snapshots[SinkState],
+        delivery: Callable[[], KafkaDelivery],
+        codec: StateCodec[SinkState],
     ) -> None:
         self._topic = topic
         self._partitions = partitions
         self._partitioner = partitioner
-        self._writer = writer
-        self._snapshots = snapshots
+        self._delivery = delivery
+        self._codec = codec
 
     def list_parts(self) -> list[str]:
         return [f"{partition:05}" for partition in range(self._partitions)]  # the engine sorts them as text
@@ -174,65 +175,69 @@ class KafkaSink(FixedPartitionedSink[Output, bytes]):
         return self._partitioner(item_key.encode())
 
     @inside_engine
-    def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Partition":
-        threads.keep_state()
-        place, writer = (self._topic, int(for_part)), self._writer()
+    def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_PartitionSink":
+        worker_threads.keep_thread_state()
+        partition_id, delivery = (self._topic, int(for_part)), self._delivery()
         if resume_state is not None:
-            state = self._snapshots.unpack(resume_state)
+            state = self._codec.unpack(resume_state)
         else:
-            state = SinkState(writer.written.beginnings[place], [], self._partitions)
+            state = SinkState(delivery.deduplicator.start_offsets[partition_id], [], self._partitions)
         if state.partitions != self._partitions:
             raise UserError(
                 f"{self._topic} had {state.partitions} partitions when the job last ran, and Kafka has since forgotten the "
                 f"job's notes; start with an empty recovery store and VISITS_GROUP set to a new name"
             )
-        present = Counter(state.pending) + writer.written.rows(place, state.end)
-        return _Partition(place, self._partitions, present, writer, self._snapshots, metrics.StateSize(step_id))
+        present = Counter(state.pending) + delivery.deduplicator.rows(partition_id, state.end)
+        return _PartitionSink(
+            partition_id, self._partitions, present, delivery, self._codec, metrics.StateSize(step_id)
+        )
 
 
-class _Partition(StatefulSinkPartition[Output, bytes]):
+class _PartitionSink(StatefulSinkPartition[OutgoingRecords, bytes]):
     """One output partition; `present` are the rows that stand there and have not come up again."""
 
     def __init__(
         self,
-        place: Place,
+        partition_id: PartitionId,
         partitions: int,
         present: Counter[bytes],
-        writer: Writer,
-        snapshots: Snapshots[SinkState],
+        delivery: KafkaDelivery,
+        codec: StateCodec[SinkState],
         size: metrics.StateSize,
     ) -> None:
-        self._place = place
+        self._partition_id = partition_id
         self._partitions = partitions
         self._present = present
-        self._writer = writer
-        self._snapshots = snapshots
-        self._counts = metrics.Written(place[0])
+        self._delivery = delivery
+        self._codec = codec
+        self._counts = metrics.OutputCounters(partition_id[0])
         self._size = size
 
     @inside_engine
-    @pulse.working
-    def write_batch(self, values: list[Output]) -> None:
+    @liveness.monitored
+    def write_batch(self, values: list[OutgoingRecords]) -> None:
         to_write = list(map(self._without_present, values)) if self._present else values
-        self._writer.write(*self._place, to_write)
+        self._delivery.write(*self._partition_id, to_write)
         self._counts.count(values, to_write)
 
     @inside_engine
-    @pulse.working
+    @liveness.monitored
     def snapshot(self) -> bytes:
-        end = self._writer.end(self._place)
-        return self._size.of(self._snapshots.pack(SinkState(end, list(self._present.elements()), self._partitions)))
+        end = self._delivery.end(self._partition_id)
+        return self._size.of(self._codec.pack(SinkState(end, list(self._present.elements()), self._partitions)))
 
     @inside_engine
     def close(self) -> None:
-        self._writer.flush()
+        self._delivery.flush()
 
-    def _without_present(self, output: Output) -> Output:
-        return Output(output.key, [value for value in output.values if not self._take(output, value)], output.headers)
+    def _without_present(self, output: OutgoingRecords) -> OutgoingRecords:
+        return OutgoingRecords(
+            output.key, [value for value in output.values if not self._take(output, value)], output.headers
+        )
 
-    def _take(self, output: Output, value: bytes | None) -> bool:
+    def _take(self, output: OutgoingRecords, value: bytes | None) -> bool:
         """Whether the row is there already; if so, it is not there for the next one like it."""
-        row = fingerprint(output.key, value, output.headers)
+        row = record_digest(output.key, value, output.headers)
         if row not in self._present:
             return False
         self._present[row] -= 1

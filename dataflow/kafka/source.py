@@ -14,26 +14,26 @@ import msgspec
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from dataflow import logs, metrics, pulse, threads
-from dataflow.batches import Poll
-from dataflow.codec import Decode
-from dataflow.errors import UserError, inside_engine
 from dataflow.kafka.client import Connection
-from dataflow.kafka.lookout import End, Lookout, source_name
-from dataflow.kafka.notes import Place
-from dataflow.pace import Pace, Runner
-from dataflow.progress import Progress
-from dataflow.reader import Reader
-from dataflow.rules.rows import END, NEVER, Time
-from dataflow.rules.time import SourceTime
-from dataflow.snapshots import Origin, Snapshots
+from dataflow.kafka.end_offsets import ConfirmedEnd, EndOffsetPoller, source_name
+from dataflow.kafka.job_metadata import PartitionId
+from dataflow.observability import liveness, logs, metrics
+from dataflow.observability.progress import Progress
+from dataflow.streaming import worker_threads
+from dataflow.streaming.alignment import AlignedSource, SourceAlignment
+from dataflow.streaming.batches import PolledBatch
+from dataflow.streaming.errors import UserError, inside_engine
+from dataflow.streaming.partition_reader import Decode, PartitionReader
+from dataflow.streaming.state import JobFingerprint, StateCodec
+from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
+from dataflow.streaming.watermark import SourceProgress
 
 log = logging.getLogger("visits")
 
-_LANES = 32  # of a topic; at most so many workers read it
+_SPLITS = 32  # of a topic; at most so many workers read it
 _ROWS = 4_000  # of one poll
 _PAUSE = timedelta(milliseconds=20)  # between polls of a partition that has nothing more; batches are worth waiting for
-_HELD_BACK = timedelta(milliseconds=2)
+_PAUSED_FOR = timedelta(milliseconds=2)
 _NOTHING_TO_READ = timedelta(seconds=1)  # for a lane without partitions
 
 _TUNING = {
@@ -54,11 +54,11 @@ class SourceState(msgspec.Struct, array_like=True):
     """Where to resume a partition: the next offset, and the mark of the rows before it."""
 
     offset: int
-    mark: Time
+    max_timestamp: Time
 
 
 @dataclass(frozen=True)
-class Reading:
+class SourceContext:
     """What all sources of a process share.
 
     Args:
@@ -74,72 +74,74 @@ class Reading:
     """
 
     connection: Connection
-    lookout: Lookout
-    pace: Pace
+    end_offsets: EndOffsetPoller
+    alignment: SourceAlignment
     progress: Progress
     group: str
     lateness: int
-    origin: Origin
-    starts: Mapping[Place, int]
+    fingerprint: JobFingerprint
+    starts: Mapping[PartitionId, int]
     stop_at_end: bool
 
 
-class KafkaSource(FixedPartitionedSource[Poll, bytes]):
+class KafkaSource(FixedPartitionedSource[PolledBatch, bytes]):
     """One topic, in so many lanes; a lane has every so manieth partition.
 
     The engine cannot take on parts while it runs, but a lane can take on partitions. Nor can it do without one that it
     had before, so their number is nothing that can be set.
     """
 
-    def __init__(self, topic: str, decode: Decode, reading: Reading) -> None:
+    def __init__(self, topic: str, decode: Decode, context: SourceContext) -> None:
         self._topic = topic
         self._decode = decode
-        self._reading = reading
-        self._snapshots = Snapshots(dict[int, SourceState], reading.origin)
+        self._context = context
+        self._codec = StateCodec(dict[int, SourceState], context.fingerprint)
 
     def list_parts(self) -> list[str]:
-        return [f"lane {lane:02}" for lane in range(_LANES)]  # not by topic: a resume with another is told in one line
+        return [
+            f"lane {split:02}" for split in range(_SPLITS)
+        ]  # not by topic: a resume with another is told in one line
 
     @inside_engine
-    def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Lane":
-        threads.keep_state()
-        states = self._snapshots.unpack(resume_state) if resume_state is not None else {}
+    def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Split":
+        worker_threads.keep_thread_state()
+        states = self._codec.unpack(resume_state) if resume_state is not None else {}
         size = metrics.StateSize(step_id)
-        return _Lane(self._topic, int(for_part.split()[-1]), states, self._decode, self._reading, self._snapshots, size)
+        return _Split(self._topic, int(for_part.split()[-1]), states, self._decode, self._context, self._codec, size)
 
 
-class _Lane(StatefulSourcePartition[Poll, bytes]):
+class _Split(StatefulSourcePartition[PolledBatch, bytes]):
     def __init__(
         self,
         topic: str,
-        lane: int,
+        split: int,
         states: dict[int, SourceState],
         decode: Decode,
-        reading: Reading,
-        snapshots: Snapshots[dict[int, SourceState]],
+        context: SourceContext,
+        codec: StateCodec[dict[int, SourceState]],
         size: metrics.StateSize,
     ) -> None:
         self._topic = topic
-        self._lane = lane
+        self._split = split
         self._decode = decode
-        self._reading = reading
-        self._snapshots = snapshots
+        self._context = context
+        self._codec = codec
         self._size = size
-        self._partitions: dict[int, _Partition] = {}
-        if states and max(states) >= reading.lookout.count(topic):
+        self._partitions: dict[int, _PartitionSource] = {}
+        if states and max(states) >= context.end_offsets.count(topic):
             raise UserError(
                 f"{topic} has lost partition {max(states)}; was it made anew? start with an empty recovery store"
             )
         for number in self._numbers():
-            never_read = OFFSET_BEGINNING if states else reading.starts.get((topic, number), OFFSET_BEGINNING)
-            self._open(number, states.get(number) or SourceState(never_read, NEVER))
+            never_read = OFFSET_BEGINNING if states else context.starts.get((topic, number), OFFSET_BEGINNING)
+            self._open(number, states.get(number) or SourceState(never_read, MIN_TIME))
 
     @inside_engine
-    @pulse.working
-    def next_batch(self) -> Sequence[Poll]:
-        pulse.polls()
-        metrics.polls()
-        if not self._reading.stop_at_end:
+    @liveness.monitored
+    def next_batch(self) -> Sequence[PolledBatch]:
+        liveness.record_poll()
+        metrics.record_first_poll()
+        if not self._context.stop_at_end:
             self._take_on_new()
         elif all(partition.ended for partition in self._partitions.values()):
             raise StopIteration
@@ -149,56 +151,58 @@ class _Lane(StatefulSourcePartition[Poll, bytes]):
         awakes = [partition.awake for partition in self._partitions.values() if not partition.ended]
         if None in awakes:
             return None
-        return min(awakes, default=None if self._reading.stop_at_end else datetime.now(timezone.utc) + _NOTHING_TO_READ)
+        return min(awakes, default=None if self._context.stop_at_end else datetime.now(timezone.utc) + _NOTHING_TO_READ)
 
     def snapshot(self) -> bytes:
         states = {number: partition.state() for number, partition in self._partitions.items()}
-        self._reading.lookout.report({(self._topic, number): state.offset for number, state in states.items()})
+        self._context.end_offsets.report({(self._topic, number): state.offset for number, state in states.items()})
         metrics.last_snapshot.set_to_current_time()
-        return self._size.of(self._snapshots.pack(states))
+        return self._size.of(self._codec.pack(states))
 
     def close(self) -> None:
-        pulse.ends()
+        liveness.clear_poll()
         for partition in self._partitions.values():
             partition.close()
 
     def _numbers(self) -> range:
-        return range(self._lane, self._reading.lookout.count(self._topic), _LANES)
+        return range(self._split, self._context.end_offsets.count(self._topic), _SPLITS)
 
     def _take_on_new(self) -> None:
         for number in self._numbers()[len(self._partitions) :]:
             log.info("%s has a new partition: %d", self._topic, number, extra=logs.event("partition-added"))
-            self._open(number, SourceState(OFFSET_BEGINNING, NEVER))
+            self._open(number, SourceState(OFFSET_BEGINNING, MIN_TIME))
 
     def _open(self, number: int, state: SourceState) -> None:
-        self._partitions[number] = _Partition(TopicPartition(self._topic, number), state, self._decode, self._reading)
+        self._partitions[number] = _PartitionSource(
+            TopicPartition(self._topic, number), state, self._decode, self._context
+        )
 
 
-class _Partition:
-    def __init__(self, where: TopicPartition, state: SourceState, decode: Decode, reading: Reading) -> None:
+class _PartitionSource:
+    def __init__(self, where: TopicPartition, state: SourceState, decode: Decode, context: SourceContext) -> None:
         self._where = where
         self._source = source_name(where.topic, where.partition)
-        self._reading = reading
-        self._reader = Reader(self._source, decode, reading.lateness, state.mark)
-        self._runner = Runner(reading.pace)
-        self._counts = metrics.Input(where.topic)
+        self._context = context
+        self._reader = PartitionReader(self._source, decode, context.lateness, state.max_timestamp)
+        self._alignment = AlignedSource(context.alignment)
+        self._counts = metrics.InputCounters(where.topic)
         self._offset = state.offset  # of the next message, or where to find it
-        self._said = 0  # wall time up to which it has said that it has caught up
+        self._progress = 0  # wall time up to which it has said that it has caught up
         self.awake: datetime | None = None  # when to poll again; None: at once
         self.ended = False
-        self._consumer = Consumer({**_TUNING, **reading.connection.properties, **_ESSENTIAL, "group.id": reading.group})
-        self._stop_at = self._present_end() if reading.stop_at_end else None
+        self._consumer = Consumer({**_TUNING, **context.connection.properties, **_ESSENTIAL, "group.id": context.group})
+        self._stop_at = self._present_end() if context.stop_at_end else None
         self._consumer.assign([self._at(self._offset)])
-        reading.lookout.watch(self._source, where)
-        reading.progress.stands(self._source, self._offset, None)
+        context.end_offsets.watch(self._source, where)
+        context.progress.record_position(self._source, self._offset, None)
 
-    def poll(self) -> Poll | None:
+    def poll(self) -> PolledBatch | None:
         """The next rows, or the news that there are none; None if there is nothing to say."""
         now = datetime.now(timezone.utc)
         if self.ended or (self.awake is not None and now < self.awake):
             return None
-        if self._runner.must_wait():
-            self.awake = now + _HELD_BACK
+        if self._alignment.is_paused():
+            self.awake = now + _PAUSED_FOR
             return None
         messages = self._consume()
         self.awake = now + _PAUSE if len(messages) < _ROWS else None
@@ -206,24 +210,24 @@ class _Partition:
         read_at = time.time_ns() // 1_000
         end = self._reached_end()
         reached, sure = (end.asked, end.sure) if end is not None else (None, False)
-        self._reading.progress.stands(self._source, self._offset, reached, sure)
+        self._context.progress.record_position(self._source, self._offset, reached, sure)
         caught_up = reached if sure else None
         if not messages and caught_up is None and not self.ended:
             return None
-        said = SourceTime(self._source, NEVER, read_at, caught_up, self._reading.lookout.sources)
-        poll = self._reader.read(messages, said)
+        progress = SourceProgress(self._source, MIN_TIME, read_at, caught_up, self._context.end_offsets.sources)
+        poll = self._reader.read(messages, progress)
         self._counts.count(poll)
-        self._runner.has_read(len(messages), self._reader.mark)
+        self._alignment.record_read(len(messages), self._reader.max_timestamp)
         if self.ended:
-            poll.time = poll.time._replace(mark=END)
+            poll.time = poll.time._replace(max_timestamp=MAX_TIME)
         return poll
 
     def state(self) -> SourceState:
-        return SourceState(self._offset, self._reader.mark)
+        return SourceState(self._offset, self._reader.max_timestamp)
 
     def close(self) -> None:
-        self._reading.lookout.unwatch(self._source)
-        self._reading.progress.forget(self._source)
+        self._context.end_offsets.unwatch(self._source)
+        self._context.progress.forget(self._source)
         self._consumer.close()
 
     def _consume(self) -> list[Message]:
@@ -259,12 +263,12 @@ class _Partition:
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise UserError(f"{self._source}: not allowed to read it ({error.str()}); grant it and start again")
 
-    def _reached_end(self) -> End | None:
+    def _reached_end(self) -> ConfirmedEnd | None:
         """The last end that has been told, if everything before it has been read and that is news."""
-        end = self._reading.lookout.end(self._source)
-        if end is None or end.asked <= self._said or not 0 <= end.offset <= self._offset:
+        end = self._context.end_offsets.end(self._source)
+        if end is None or end.asked <= self._progress or not 0 <= end.offset <= self._offset:
             return None
-        self._said = end.asked
+        self._progress = end.asked
         return end
 
     def _present_end(self) -> int:

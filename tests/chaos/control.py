@@ -12,10 +12,10 @@ from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from dataflow import __main__ as program
-from dataflow import job
-from dataflow.batches import Output
-from dataflow.pipeline import Keyed
-from dataflow.settings import load
+from dataflow.clickstream.topology import Keyed
+from dataflow.runtime import job
+from dataflow.runtime.settings import load
+from dataflow.streaming.batches import OutgoingRecords
 
 MODULE = "chaos.control"
 
@@ -41,7 +41,7 @@ class _Partition(StatelessSinkPartition[Keyed]):
         self._sink.close()
 
 
-def _messages(output: Output) -> Iterable[KafkaSinkMessage]:
+def _messages(output: OutgoingRecords) -> Iterable[KafkaSinkMessage]:
     return (KafkaSinkMessage(output.key, value, headers=output.headers or []) for value in output.values)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from programs import ROOT, Programs, environment, free_port
 
 from chaos.plan import Scale
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
 
 _LOOKS = 0.05  # seconds between two looks at the processes
 _NOTICE = 20.0  # seconds in which the others of a cluster notice that one is lost, and end

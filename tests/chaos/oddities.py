@@ -6,7 +6,7 @@ import time
 
 from confluent_kafka import Producer
 
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
 
 _EVERY = 0.2  # seconds
 _LATE_BY = 600  # seconds

@@ -15,7 +15,7 @@ from chaos.oddities import Oddities
 from chaos.plan import BROKERS, FIRST_SCALE, Round, Scale
 from chaos.verdict import Log, Verdict, settle
 from chaos.watch import Watch
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
 
 # short gaps, so that there is much to write; a lateness that a machine short of time does not exceed
 RULES = {"session_gap": 3.0, "match_window": 1.0, "allowed_lateness": 10.0}

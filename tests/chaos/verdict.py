@@ -10,9 +10,9 @@ from confluent_kafka import Message
 from rich.console import Console
 
 from chaos.job import Job
-from dataflow.reference import Answer
-from dataflow.settings import Settings
-from dataflow.verify import Difference, Topics, compare, expected, out_of_order, report
+from dataflow.runtime.settings import Settings
+from dataflow.tools.reference import Answer
+from dataflow.tools.verify import Difference, Topics, compare, expected, out_of_order, report
 
 
 class Log(Topics):

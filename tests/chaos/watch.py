@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
 
 _MANY = 5  # rows that come twice are told one by one up to here
 

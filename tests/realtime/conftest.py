@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from world import Kafka, World
 
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
 
 
 @pytest.fixture

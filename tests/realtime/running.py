@@ -14,9 +14,9 @@ from bytewax.recovery import init_db_dir
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from dataflow.reference import Answer
-from dataflow.settings import PREFIX, Settings
-from dataflow.verify import Topics, compare, expected, out_of_order
+from dataflow.runtime.settings import PREFIX, Settings
+from dataflow.tools.reference import Answer
+from dataflow.tools.verify import Topics, compare, expected, out_of_order
 
 ROOT = Path(__file__).parent.parent.parent
 

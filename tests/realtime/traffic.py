@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from dataflow.settings import Settings
+from dataflow.runtime.settings import Settings
 
 STRAY, LATE, DEAD = "stray", "late", "dead"
 

@@ -7,8 +7,8 @@ from real_kafka import RealKafka
 from running import Ends, Job, Loss, Outcome, Textbook, loss, settle, wait_for
 from traffic import Shop
 
-from dataflow.embedded import EmbeddedKafka
-from dataflow.settings import Settings
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
 
 Kafka = EmbeddedKafka | RealKafka
 

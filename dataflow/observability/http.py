@@ -1,0 +1,39 @@
+"""A small HTTP server beside the job's work, in threads of its own."""
+
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from dataflow.runtime.settings import PREFIX
+from dataflow.streaming.errors import UserError
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """A handler that neither logs its requests, a line every few seconds for ever, nor tells what it is made with."""
+
+    server_version, sys_version = "visits", ""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def serve(name: str, address: str, port: int, handler: Callable[..., QuietHandler]) -> ThreadingHTTPServer:
+    """Answers from now on; `name` is that of the setting with the port. Raises UserError if that cannot be had."""
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if not isinstance(sys.exc_info()[1], OSError):  # which is a client that has gone
+                super().handle_error(request, client_address)
+
+    try:
+        server = Server((address, port), handler)
+    except OSError as error:
+        where = f"port {port} on {address}" if address else f"port {port}"
+        raise UserError(f"{PREFIX}{name.upper()}_PORT: {where} cannot be had: {error.strerror}") from None
+    threading.Thread(target=server.serve_forever, name=name, daemon=True).start()
+    return server

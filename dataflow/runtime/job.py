@@ -1,0 +1,147 @@
+"""The job: the pipeline between the Kafka topics that the settings name."""
+
+import atexit
+import faulthandler
+import functools
+import gc
+import logging
+import os
+import signal
+import sys
+from collections import Counter
+
+from bytewax.dataflow import Dataflow
+
+from dataflow.clickstream.topology import Inputs, Outputs, Rules, build
+from dataflow.dashboard.probe import DashboardProbe
+from dataflow.dashboard.server import Page
+from dataflow.dashboard.views import DashboardFeed
+from dataflow.kafka.client import Connection, connect, count_partitions
+from dataflow.kafka.deduplication import OutputDeduplicator
+from dataflow.kafka.end_offsets import EndOffsetPoller
+from dataflow.kafka.event_fetcher import KafkaEventFetcher
+from dataflow.kafka.job_metadata import JobMetadata, start_offsets
+from dataflow.kafka.lease import Lease
+from dataflow.kafka.partitioner import PARTITIONERS
+from dataflow.kafka.sink import KafkaDelivery, KafkaSink, SinkState
+from dataflow.kafka.source import KafkaSource, SourceContext
+from dataflow.observability import health, lifecycle, logs, metrics
+from dataflow.observability.progress import Progress
+from dataflow.runtime.cluster import ProcessInfo
+from dataflow.runtime.recovery_store import drop_unfinished_epochs
+from dataflow.runtime.settings import PREFIX, Settings, load
+from dataflow.streaming.alignment import SourceAlignment
+from dataflow.streaming.errors import UserError, install_error_handler
+from dataflow.streaming.state import JobFingerprint, StateCodec
+from dataflow.streaming.time import SECOND
+
+log = logging.getLogger("visits")
+
+
+def make_flow(process_info: ProcessInfo | None = None) -> Dataflow:
+    """Reads the settings, looks at the cluster and builds the dataflow; ends the process with one line if it cannot.
+
+    Args:
+        place: where this process stands in its cluster; if it is not said, what the engine was told.
+    """
+    # rows and sessions make no cycles, and to look for some among all that are open took a third of the time
+    gc.set_threshold(200_000, 50, 1_000)
+    logs.start()
+    os.environ["RUST_BACKTRACE"] = "0"  # the engine's own frames say nothing of what went wrong
+    install_error_handler()
+    faulthandler.register(signal.SIGUSR1, sys.__stderr__)  # says where every thread is
+    try:
+        return _between_topics(load(), process_info or ProcessInfo.as_told())
+    except UserError as error:
+        logs.fail(error)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The settings' seconds as the rules count them."""
+    return Rules(
+        gap=round(settings.session_gap * SECOND),
+        window=round(settings.match_window * SECOND),
+        lateness=round(settings.allowed_lateness * SECOND),
+        max_events=settings.max_events,
+        min_page_views=settings.min_page_views,
+        shards=settings.shards,
+    )
+
+
+def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
+    rules, alignment = rules_of(settings), SourceAlignment()
+    connection = Connection(settings)
+    admin = connect(connection)
+    partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
+    fingerprint = _fingerprint(settings)
+    metadata = JobMetadata(connection, settings.group + "-output")  # not the inputs' group, which lag monitors look at
+    is_first = process_info.process_id == 0
+    output_starts = start_offsets(metadata, admin, {topic: partitions[topic] for topic in settings.outputs}, is_first)
+    read = {topic: partitions[topic] for topic in settings.inputs}
+    starts = start_offsets(metadata, admin, read, is_first) if settings.start == "latest" else {}
+    written_to = Counter(topic for topic, _ in output_starts)
+    for topic, count in written_to.items():
+        if count < partitions[topic]:
+            log.info(
+                "%s has %d partitions; the job goes on with the %d that it began with", topic, partitions[topic], count
+            )
+    lease = Lease(metadata, output_starts, settings.group) if is_first else None
+    if lease is not None:
+        lease.take()
+        lifecycle.exit_hooks.append(lease.release)
+        atexit.register(lease.release)
+    if process_info.store is not None:
+        drop_unfinished_epochs(process_info.store)
+    end_offsets = EndOffsetPoller(admin, connection, read, settings.group, round(settings.outage_grace * SECOND))
+    progress = Progress(end_offsets, alignment, rules.lateness, live=not settings.stop_at_end)
+    metrics.watch(progress)
+    if settings.health_port:
+        health.serve(settings.health_port, connection.is_up, progress)
+    probe = None
+    if settings.page_port:
+        probe = DashboardProbe(rules.shards, *settings.inputs)
+        page = Page(
+            settings.page_address, settings.page_port, DashboardFeed(process_info, probe, progress, connection.is_up)
+        )
+        log.info("the page is on %s", page.url, extra=logs.event("page"))
+    context = SourceContext(
+        connection=connection,
+        end_offsets=end_offsets,
+        alignment=alignment,
+        progress=progress,
+        group=settings.group,
+        lateness=rules.lateness,
+        fingerprint=fingerprint,
+        starts=starts,
+        stop_at_end=settings.stop_at_end,
+    )
+    deduplicator = OutputDeduplicator(admin, connection, metadata, output_starts, settings.group)
+    delivery = functools.cache(
+        lambda: KafkaDelivery(connection, deduplicator, lease)
+    )  # made by the first part that writes
+    codec = StateCodec(SinkState, fingerprint)
+
+    def sink(topic: str) -> KafkaSink:
+        return KafkaSink(topic, written_to[topic], PARTITIONERS[settings.partitioner], delivery, codec)
+
+    inputs = Inputs(
+        events=lambda decode: KafkaSource(settings.topic_user_events, decode, context),
+        purchases=lambda decode: KafkaSource(settings.topic_purchases, decode, context),
+        event_fetcher=lambda decode: KafkaEventFetcher(connection, settings.topic_user_events, decode, settings.group),
+        events_topic=settings.topic_user_events,
+        purchases_topic=settings.topic_purchases,
+    )
+    return build(inputs, Outputs(*map(sink, settings.outputs)), rules, alignment, fingerprint, probe)
+
+
+def _fingerprint(settings: Settings) -> JobFingerprint:
+    @functools.cache  # every step of every shard is resumed, and once is enough
+    def on_change(name: str, before: float, now: float) -> None:
+        log.info(
+            "%s is now %g and was %g: the new value holds from the last snapshot on; what was written by then stays",
+            PREFIX + name.upper(), now, before,
+        )  # fmt: skip
+
+    told = "session_gap", "match_window", "allowed_lateness", "max_events", "min_page_views"
+    numbers = {name: getattr(settings, name) for name in told}
+    return JobFingerprint(settings.shards, settings.inputs + settings.outputs, settings.group, numbers, on_change)

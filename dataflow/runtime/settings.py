@@ -1,0 +1,189 @@
+"""Every setting of the job, read from the environment (``VISITS_*``) and from ``.env``.
+
+The engine keeps its own names (``BYTEWAX_*``); the README has the table of all of ours.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dataflow.streaming.errors import UserError
+
+PREFIX = "VISITS_"
+KAFKA_PREFIX = PREFIX + "KAFKA_"
+ENV_FILE = ".env"
+
+Seconds = Annotated[float, Field(allow_inf_nan=False, le=1e9)]  # thirty years
+TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+class Settings(BaseSettings):
+    """What the job is told from outside; durations are in seconds of event time."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
+
+    brokers: str = Field(
+        "localhost:19092,localhost:19091,localhost:19090",
+        min_length=1,
+        description="Kafka's bootstrap servers, comma-separated",
+    )
+    session_gap: Seconds = Field(20, gt=0, description="events of one user at most so far apart are one session")
+    match_window: Seconds = Field(
+        5, ge=0, description="a purchase row belongs to a purchase event at most so far before or after it"
+    )
+    allowed_lateness: Seconds = Field(
+        5, ge=0, description="a row farther below the highest time of its partition is late"
+    )
+    outage_grace: Seconds = Field(
+        20,
+        ge=0,
+        description="so long after an outage of the brokers, and after a start, silence does not move the time: "
+        "those who write may be on their way back with old rows (librdkafka pauses up to 15 s)",
+    )
+    max_events: int = Field(5, ge=1, description="a session with more events than this is suspicious")
+    min_page_views: int = Field(1, ge=0, description="and so is one with fewer page views than this")
+    shards: int = Field(
+        8, ge=1, le=1024, description="parts into which users are divided; more workers than this have nothing to do"
+    )
+    start: Literal["earliest", "latest"] = Field(
+        "earliest",
+        description="`earliest` or `latest`: where to begin when there is nothing to resume from; the latest rows are those "
+        "after the first start under this `VISITS_GROUP`",
+    )
+    stop_at_end: bool = Field(
+        False, description="1: read to the present end of the topics, close every session and stop"
+    )
+    partitioner: Literal["crc32", "murmur2"] = Field(
+        "crc32",
+        description="`crc32` or `murmur2`: keys choose output partitions as librdkafka does by default, or as Java",
+    )
+    group: str = Field(
+        "visits",
+        min_length=1,
+        description="name of the job: its consumer group (for lag monitors only), and which output rows are its own",
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="`text`, `json` (an object a line), or `auto`: text on a terminal, otherwise JSON"
+    )
+    log_level: Literal["info", "warning", "error"] = Field("info", description="the least of what is logged")
+    health_port: int = Field(
+        0, ge=0, le=65_535, description="answers probes here, `/live` and `/ready`; 0: nowhere (docs/operations.md)"
+    )
+    page_port: int = Field(0, ge=0, le=65_535, description="shows a live page of what the job does here; 0: nowhere")
+    page_address: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="the live page is reached at this address of the machine only; `0.0.0.0`: at each, without a password",
+    )
+    topic_user_events: TopicName = Field("user-events", description="input: the clicks")
+    topic_purchases: TopicName = Field("purchases", description="input: the amounts")
+    topic_visits: TopicName = Field("visits", description="output: every event with its session and amount")
+    topic_suspicious_visits: TopicName = Field("suspicious-visits", description="output: sessions that look wrong")
+    topic_late_events: TopicName = Field("late-events", description="output: events that came too late, as they came")
+    topic_dead_letters: TopicName = Field("dead-letters", description="output: messages that cannot be read, and why")
+    topic_unmatched_purchases: TopicName = Field(
+        "unmatched-purchases", description="output: purchase rows without an event"
+    )
+    kafka_file: Path | None = Field(
+        None, description="file of librdkafka properties, one `name=value` a line (TLS, SASL)"
+    )
+    kafka: dict[str, SecretStr] = Field(
+        {}, description="any librdkafka property, dots as underscores: `VISITS_KAFKA_SECURITY_PROTOCOL=SASL_SSL`"
+    )
+
+    @property
+    def inputs(self) -> tuple[str, str]:
+        """Names of the topics that are read."""
+        return self.topic_user_events, self.topic_purchases
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the topics that are written."""
+        return (
+            self.topic_visits,
+            self.topic_suspicious_visits,
+            self.topic_late_events,
+            self.topic_dead_letters,
+            self.topic_unmatched_purchases,
+        )
+
+    @property
+    def client(self) -> dict[str, str]:
+        """librdkafka properties that every client of the job starts from, secrets in the clear."""
+        passed = {name: secret.get_secret_value() for name, secret in self.kafka.items()}
+        return {"bootstrap.servers": self.brokers, **passed}
+
+    @field_validator("kafka_file")
+    @classmethod
+    def _file_exists(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError("there is no such file")
+        return path
+
+    @model_validator(mode="after")
+    def _topics_differ(self) -> "Settings":
+        names = self.inputs + self.outputs
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"topic {name!r} is named twice; the job would read its own output or mix two streams")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        ordered = sources["init_settings"], sources["env_settings"], sources["dotenv_settings"]
+        return *ordered[:1], _KafkaProperties(settings_cls), *ordered[1:]
+
+
+class _KafkaProperties(PydanticBaseSettingsSource):
+    """Gathers ``VISITS_KAFKA_*`` and the lines of ``VISITS_KAFKA_FILE``; the environment wins."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False  # one field only, made in __call__
+
+    def __call__(self) -> dict[str, Any]:
+        given = variables()
+        properties: dict[str, str] = {}
+        file = given.get(KAFKA_PREFIX + "FILE")
+        if file and Path(file).is_file():
+            properties |= {k.strip(): (v or "").strip() for k, v in dotenv_values(file, interpolate=False).items()}
+        for name, value in given.items():
+            if name.startswith(KAFKA_PREFIX) and name != KAFKA_PREFIX + "FILE":
+                properties[name.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")] = value
+        return {"kafka": properties} if properties else {}
+
+
+def load() -> Settings:
+    """Reads the settings.
+
+    Raises:
+        UserError: a value is wrong or a name unknown; its text is one line that says which and why.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in variables():
+        if name.startswith(PREFIX) and name not in known and not name.startswith(KAFKA_PREFIX):
+            near = difflib.get_close_matches(
+                name.removeprefix(PREFIX), sorted(each.removeprefix(PREFIX) for each in known), n=1
+            )
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; README lists the settings"
+            raise UserError(f"there is no setting {name}{hint}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors(include_url=False, include_context=False):
+            name = PREFIX + str(problem["loc"][0]).upper() + ": " if problem["loc"] else ""
+            problems.append(name + problem["msg"].removeprefix("Value error, "))
+        raise UserError("wrong setting: " + "; ".join(problems)) from None
+
+
+def variables() -> dict[str, str]:
+    """The environment over ``.env``, names in capitals as pydantic-settings compares them."""
+    file = {name: value or "" for name, value in dotenv_values(ENV_FILE).items()}
+    return {name.upper(): value for name, value in {**file, **os.environ}.items()}

@@ -1,0 +1,257 @@
+"""The answer, computed the slow and obvious way: over whole logs, sorting everything, holding everything.
+
+It shares no code with the job, so that the two can be held against each other; `python -m dataflow.verify` does so on
+real topics, the tests do so on thousands of random ones. Times are exact fractions of a second.
+"""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import msgspec
+
+YEAR_1, YEAR_10000 = -62_135_596_800, 253_402_300_800  # Unix seconds
+MOST_DIGITS = 4_300  # of a whole number, its sign included
+
+# what stands for the reason of a dead letter whose text is the JSON decoder's own, not foretold here
+NOT_A_ROW = "*"
+AHEAD = "timestamp is more than 60 s ahead of the clock"
+
+OutputRow = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]  # key, value, headers
+
+
+class Record(NamedTuple):
+    """A message of an input partition; `stored` is its own timestamp in milliseconds, 0 if it has none."""
+
+    key: bytes | None
+    value: bytes | None
+    stored: int
+    offset: int
+
+
+Log = Mapping[int, Iterable[Record]]  # the messages of each partition, in order
+
+
+@dataclass
+class Answer:
+    """The rows that belong into each output topic, and how often."""
+
+    visits: Counter[OutputRow] = field(default_factory=Counter)
+    suspicious_visits: Counter[OutputRow] = field(default_factory=Counter)
+    late_events: Counter[OutputRow] = field(default_factory=Counter)
+    dead_letters: Counter[OutputRow] = field(default_factory=Counter)
+    unmatched_purchases: Counter[OutputRow] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class RuleSettings:
+    """The numbers in the rules; seconds."""
+
+    session_gap: Fraction = Fraction(20)
+    match_window: Fraction = Fraction(5)
+    allowed_lateness: Fraction = Fraction(5)
+    max_events: int = 5
+    min_page_views: int = 1
+
+
+Kinds = Mapping[str, Callable[[Any], bool]]  # what the fields of a row have to be
+
+
+class _Unreadable(Exception):
+    pass
+
+
+@dataclass
+class _Parsed:
+    time: Fraction
+    user: int
+    fields: dict[str, Any]
+    record: Record
+    origin: str
+    late: bool = False
+
+
+def answer(
+    events: Log,
+    purchases: Log,
+    numbers: RuleSettings,
+    events_topic: str = "user-events",
+    purchases_topic: str = "purchases",
+) -> Answer:
+    """Everything the job has to write for what is in its two input topics, once all sessions are closed."""
+    out = Answer()
+    clicks = list(_parse(events, events_topic, _EVENT, numbers, out))
+    paid = list(_parse(purchases, purchases_topic, _PURCHASE, numbers, out))
+    for row in clicks:
+        if row.late:
+            out.late_events[_rejected(row, "late")] += 1
+    for row in paid:
+        if row.late:
+            out.unmatched_purchases[_rejected(row, "late")] += 1
+    clicks = [row for row in clicks if not row.late]
+    paid_by_user = _by_user(row for row in paid if not row.late)
+    met: set[int] = set()
+    for user, rows in _by_user(clicks).items():
+        amounts = {}
+        for click in rows:
+            if click.fields["event_type"] == "purchase":
+                candidates = [p for p in paid_by_user.get(user, []) if abs(p.time - click.time) <= numbers.match_window]
+                met.update(map(id, candidates))
+                if candidates:
+                    amounts[id(click)] = max(_rank(click, candidate) for candidate in candidates)
+        for session in _sessions(rows, numbers.session_gap):
+            _write_session(user, session, amounts, numbers, out)
+    for row in paid:
+        if not row.late and id(row) not in met:
+            out.unmatched_purchases[_rejected(row, "no event in its time")] += 1
+    return out
+
+
+def _parse(log: Log, topic: str, kinds: Kinds, numbers: RuleSettings, out: Answer) -> Iterator[_Parsed]:
+    for partition, records in log.items():
+        mark = None
+        for record in records:
+            origin = f"{topic}/{partition}/{record.offset}"
+            stored = Fraction(record.stored, 1000) if record.stored > 0 else None
+            try:
+                row = _readable(record, origin, kinds)
+                if stored is not None and row.time > stored + 60:
+                    raise _Unreadable(AHEAD)
+            except _Unreadable as error:
+                out.dead_letters[record.key, record.value, _headers(str(error), origin)] += 1
+                continue
+            row.late = mark is not None and row.time < mark - numbers.allowed_lateness
+            seen = row.time if stored is None else min(row.time, stored)
+            mark = seen if mark is None else max(mark, seen)
+            yield row
+
+
+def _readable(record: Record, origin: str, kinds: Kinds) -> _Parsed:
+    try:
+        text = record.value.decode()
+        pairs = json.loads(
+            text, parse_int=_whole, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=tuple
+        )
+        if type(pairs) is not tuple:
+            raise ValueError
+        if "\\u" in text:
+            json.dumps(pairs, ensure_ascii=False, default=str).encode()  # which half a surrogate pair does not survive
+        for name, value in pairs:  # of a name that stands there twice the last one counts, but each must be of its kind
+            if name in kinds and not kinds[name](value):
+                raise ValueError
+        fields = dict(pairs)
+        seconds = float(fields["timestamp"])
+        if not kinds.keys() <= fields.keys() or not YEAR_1 <= seconds < YEAR_10000:
+            raise ValueError
+        if kinds is _PURCHASE and not _is_number(fields["amount"]):
+            raise ValueError
+        time = Fraction(round(seconds * 1_000_000), 1_000_000)
+        return _Parsed(time, fields["user_id"], fields, record, origin)
+    except (ValueError, KeyError, AttributeError, RecursionError, OverflowError):
+        raise _Unreadable(NOT_A_ROW) from None
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_page(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, Decimal) and abs(float(value)) < math.inf
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+_PURCHASE: Kinds = {"user_id": _is_whole, "page_id": _is_page, "timestamp": _is_number}
+_EVENT: Kinds = {**_PURCHASE, "event_type": _is_text}
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if len(text) <= MOST_DIGITS else None
+
+
+def _exact(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond all measure
+        return Decimal(float(text))
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _rank(click: _Parsed, row: _Parsed) -> tuple:
+    """How good an amount is for a purchase event: same page, then nearest, then later, then larger."""
+    text = bytes(msgspec.json.decode(row.record.value, type=dict[str, msgspec.Raw])["amount"])
+    same_page = click.fields["page_id"] == row.fields["page_id"]
+    return same_page, -abs(click.time - row.time), row.time, float(row.fields["amount"]), text
+
+
+def _by_user(rows: Iterable[_Parsed]) -> dict[int, list[_Parsed]]:
+    users: dict[int, list[_Parsed]] = {}
+    for row in rows:
+        users.setdefault(row.user, []).append(row)
+    return users
+
+
+def _sessions(rows: list[_Parsed], gap: Fraction) -> list[list[_Parsed]]:
+    """One user's rows, cut wherever two neighbours are farther apart than the gap."""
+    sessions: list[list[_Parsed]] = []
+    for row in sorted(rows, key=lambda row: row.time):
+        if not sessions or row.time - sessions[-1][-1].time > gap:
+            sessions.append([])
+        sessions[-1].append(row)
+    return sessions
+
+
+def _write_session(
+    user: int, session: list[_Parsed], amounts: dict[int, tuple], numbers: RuleSettings, out: Answer
+) -> None:
+    identity = hashlib.blake2b(f"{user}/{int(session[0].time * 1_000_000)}".encode(), digest_size=16).hexdigest()
+    key = str(user).encode()
+    with_amount = [row for row in session if id(row) in amounts]
+    amount = max((row.time, amounts[id(row)]) for row in with_amount)[1][-1].decode() if with_amount else "0"
+    for row in session:
+        added = f',"session_id":"{identity}","amount":{amount}}}'
+        out.visits[key, _own_text(row) + added.encode(), ()] += 1
+    if len(session) > numbers.max_events:
+        kind = 1
+    elif sum(row.fields["event_type"] == "page-view" for row in session) < numbers.min_page_views:
+        kind = 2
+    else:
+        return
+    value = f'{{"session_id":"{identity}","user_id":{user},"type":{kind}}}'.encode()
+    out.suspicious_visits[key, value, ()] += 1
+
+
+def _own_text(row: _Parsed) -> bytes:
+    """An event's JSON text without its closing brace, and without fields by the names of those that are added."""
+    text = row.record.value.rstrip()
+    if not {"session_id", "amount"} & row.fields.keys():
+        return text[:-1]
+    fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    for name in ("session_id", "amount"):
+        fields.pop(name, None)
+    return b"{" + b",".join(msgspec.json.encode(name) + b":" + bytes(value) for name, value in fields.items())
+
+
+def _rejected(row: _Parsed, reason: str) -> OutputRow:
+    return str(row.user).encode(), row.record.value, _headers(reason, row.origin)
+
+
+def _headers(reason: str, origin: str) -> tuple[tuple[str, bytes], ...]:
+    topic, partition, offset = origin.rsplit("/", 2)
+    pairs = ("reason", reason), ("topic", topic), ("partition", partition), ("offset", offset)
+    return tuple((name, text.encode()) for name, text in pairs)
