@@ -79,7 +79,8 @@ class Lease:
         self._own = Holder.this()
         self._beats = 0
         self.held_until = 0.0
-        self._released = False
+        self._released = threading.Event()
+        self._keeper: threading.Thread | None = None
 
     def take(self) -> None:
         """Returns as its holder. Raises UserError if another copy of the job is running."""
@@ -91,7 +92,8 @@ class Lease:
         self._check(retry_until_answered(self._read, self._metadata.poll))
         self.held_until = time.monotonic() + _VALID_FOR_S
         metrics.set_function(metrics.lease_held, lambda: time.monotonic() < self.held_until)
-        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+        self._keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._keeper.start()
 
     def wait_until_held(self) -> None:
         """Returns at once, unless the lease could not be renewed lately."""
@@ -101,18 +103,13 @@ class Lease:
             time.sleep(0.05)
 
     def release(self) -> None:
-        """Lets another copy start at once, if Kafka can be told so in a moment; if not, that has to watch for a while."""
-        self._released = True
+        """Lets another copy start at once, if Kafka answers within a second; if not, that copy has to watch for a while.
 
-        def forget() -> None:
-            try:
-                self._metadata.write({self._partition_id: MetadataEntry(self._start_offsets[self._partition_id])})
-            except KafkaException:
-                pass
-
-        telling = threading.Thread(target=forget, daemon=True)
-        telling.start()
-        telling.join(_RENEW_INTERVAL_S)
+        The keeper's thread does it: at interpreter shutdown, when this may be called, Python 3.12 starts no threads.
+        """
+        self._released.set()
+        if self._keeper is not None:
+            self._keeper.join(_RENEW_INTERVAL_S)
 
     def _watch(self, text: str) -> None:
         log.info(
@@ -134,8 +131,7 @@ class Lease:
     @inside_engine
     def _keep(self) -> None:
         refreshed = time.monotonic()
-        while not self._released:
-            time.sleep(_RENEW_INTERVAL_S)
+        while not self._released.wait(_RENEW_INTERVAL_S):
             asked = time.monotonic()
             try:
                 self._check(self._read())
@@ -151,9 +147,16 @@ class Lease:
             except KafkaException:
                 continue
             self.held_until = asked + _VALID_FOR_S
+        self._forget()
+
+    def _forget(self) -> None:
+        try:
+            self._metadata.write({self._partition_id: MetadataEntry(self._start_offsets[self._partition_id])})
+        except KafkaException:
+            pass
 
     def _check(self, text: str) -> None:
-        if text and not self._released and text.split()[:3] != [*self._own]:
+        if text and not self._released.is_set() and text.split()[:3] != [*self._own]:
             raise UserError(
                 f"another copy of job {self._name!r} has taken over ({_described(text)}), so this one stops; run only one"
             )
@@ -163,7 +166,7 @@ class Lease:
         return note.text if note is not None else ""
 
     def _renew(self) -> None:
-        if not self._released:
+        if not self._released.is_set():
             self._beats += 1
             text = " ".join([*self._own, str(self._beats)])
             self._metadata.write({self._partition_id: MetadataEntry(self._start_offsets[self._partition_id], text)})
