@@ -29,7 +29,7 @@ throughput: $(READY) kafka  ## events a second, beside a loop that only copies; 
 	@$(BIN)/python -m bench.throughput
 
 screenshots: $(READY)  ## the pictures of the live page in the README; needs Chromium and pngquant
-	@PYTHONPATH=tests $(BIN)/python -m screenshots
+	@PYTHONPATH=tests $(BIN)/python -m support.screenshots
 
 test-long: $(READY)  ## 10,000 random cases of each property instead of 300; says how many were tried
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --hypothesis-show-statistics tests/test_any_order.py tests/test_codec.py
@@ -44,7 +44,7 @@ $(READY): requirements.lock pyproject.toml
 
 kafka: .kafka/.ready  ## the jars of a real Kafka, for tests and measurements; needs Java 17 and Maven
 
-.kafka/.ready: tests/kafka/pom.xml
+.kafka/.ready: tests/support/kafka/pom.xml
 	@rm -rf .kafka
 	@mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka/libs
 	@touch $@

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import PREFIX, Settings, load
-from tests.real_kafka import RealKafka, unavailable
+from tests.support.real_kafka import RealKafka, unavailable
 
 PARTITIONS = 8
 

@@ -3,27 +3,33 @@
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from hypothesis import settings
-from programs import Programs
-from real_kafka import RealKafka, unavailable
+from support.jobs import Kafka, settings_of
+from support.programs import Programs
+from support.real_kafka import RealKafka, unavailable
 
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
-
-Kafka = EmbeddedKafka | RealKafka
 
 settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True, database=None, print_blob=True)
 settings.register_profile("long", max_examples=10_000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
-@pytest.fixture
-def embedded_kafka() -> Iterator[EmbeddedKafka]:
+@pytest.fixture(scope="session")
+def _embedded_cluster() -> Iterator[EmbeddedKafka]:
     with EmbeddedKafka() as kafka:
         yield kafka
+
+
+@pytest.fixture
+def embedded_kafka(_embedded_cluster: EmbeddedKafka) -> Iterator[EmbeddedKafka]:
+    """One mock cluster for all tests of a process; what a test stopped is up again for the next."""
+    yield _embedded_cluster
+    _embedded_cluster.start_brokers()
+    _embedded_cluster.set_round_trip(0)
 
 
 @pytest.fixture(scope="session")
@@ -48,25 +54,30 @@ def real_kafka(_real_cluster: RealKafka) -> Iterator[RealKafka]:
     _real_cluster.start_brokers()
 
 
-@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.kafka)])
+@pytest.fixture(params=["embedded", pytest.param("real", marks=[pytest.mark.kafka, pytest.mark.slow])])
 def kafka(request: pytest.FixtureRequest) -> Kafka:
-    """The same test on the mock and on a real cluster."""
+    """The same test on the mock and, in the slow tests, on a real cluster."""
     return request.getfixturevalue(f"{request.param}_kafka")
 
 
 @pytest.fixture
 def topics(kafka: Kafka) -> Settings:
-    """All seven topics, empty, under names that no other test has; the settings name them and the cluster.
+    """Settings with a cluster, and with topics and a group that no other test has."""
+    return settings_of(kafka)
 
-    Their job waits for nobody to come back from an outage: a test that breaks brokers under one that writes says it has to.
-    """
-    mark = uuid4().hex[:8]
-    names = {
-        name: f"{field.default}-{mark}" for name, field in Settings.model_fields.items() if name.startswith("topic_")
-    }
-    for name in names.values():
-        kafka.create_topic(name)
-    return Settings(_env_file=None, brokers=kafka.brokers, outage_grace=0, **names)
+
+@pytest.fixture
+def embedded_settings(embedded_kafka: EmbeddedKafka) -> Settings:
+    """The same for a test that needs no second broker to be believed."""
+    return settings_of(embedded_kafka)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests on a real Kafka go to one process of pytest-xdist, so that they share one cluster."""
+    for item in items:
+        if item.get_closest_marker("kafka"):
+            item.add_marker(pytest.mark.xdist_group("real-kafka"))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import signal
 import sys
 from itertools import islice
 
-from real_kafka import RealKafka, unavailable
+from support.real_kafka import RealKafka, unavailable
 
 from chaos import control
 from chaos.plan import FAULTS, rounds

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from programs import ROOT, Programs, environment, free_port
+from support.programs import ROOT, Programs, environment, free_port
 
 from chaos.plan import Scale
 from dataflow.runtime.settings import Settings

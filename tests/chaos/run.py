@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from statistics import quantiles
 
-from real_kafka import RealKafka
+from support.real_kafka import RealKafka
 
 from chaos.plan import Round, rounds
 from chaos.site import JOB, Site, Stuck

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-from programs import Programs, environment
-from real_kafka import RealKafka
+from support.programs import Programs, environment
+from support.real_kafka import RealKafka
 
 from chaos.job import Job
 from chaos.oddities import Oddities

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from world import Kafka, World
 
 from dataflow.runtime.settings import Settings
+from realtime.world import Kafka, World
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from dataflow.runtime.settings import PREFIX, Settings
 from dataflow.tools.reference import Answer
 from dataflow.tools.verify import Topics, compare, expected, out_of_order
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 _LIMIT = 180  # seconds until a wait is given up; a busy machine takes long
 

@@ -11,9 +11,10 @@ from itertools import islice
 from zlib import crc32
 
 import pytest
-from running import Outcome
-from traffic import DEAD, LATE, STRAY, Row, Shop, clicks, event
-from world import Kafka, World
+
+from realtime.running import Outcome
+from realtime.traffic import DEAD, LATE, STRAY, Row, Shop, clicks, event
+from realtime.world import Kafka, World
 
 pytestmark = pytest.mark.realtime
 

@@ -3,12 +3,12 @@
 from itertools import count
 from pathlib import Path
 
-from real_kafka import RealKafka
-from running import Ends, Job, Loss, Outcome, Textbook, loss, settle, wait_for
-from traffic import Shop
+from support.real_kafka import RealKafka
 
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
+from realtime.running import Ends, Job, Loss, Outcome, Textbook, loss, settle, wait_for
+from realtime.traffic import Shop
 
 Kafka = EmbeddedKafka | RealKafka
 

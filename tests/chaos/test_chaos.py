@@ -1,0 +1,27 @@
+"""The suite of random faults, in short: `make chaos` is the long one. And a control, which it has to catch."""
+
+import pytest
+from support.real_kafka import RealKafka
+
+from chaos import control
+from chaos.run import Options, run
+
+pytestmark = pytest.mark.kafka
+
+SEED = 1
+FAULTS = ["kill-again", "pause-workers", "kill-behind-paused-broker", "kill-behind-dead-broker", "rescale", "outage"]
+
+
+def test_each_row_is_there_once_whatever_is_killed_and_whatever_is_away(real_kafka: RealKafka) -> None:
+    verdict = run(real_kafka, SEED, Options(rounds=len(FAULTS), every=1, faults=FAULTS, first_kills=1))
+    assert verdict is not None
+    assert verdict.right
+    assert all(difference.expected for difference in verdict.differences)  # all five topics have been tried
+
+
+def test_the_same_job_with_bytewaxs_own_sink_writes_rows_twice_when_it_is_killed(real_kafka: RealKafka) -> None:
+    verdict = run(
+        real_kafka, SEED, Options(rounds=1, every=1, faults=["kill-all"], first_kills=1, module=control.MODULE)
+    )
+    assert verdict is not None
+    assert verdict.missing + verdict.extra

@@ -1,0 +1,1 @@
+"""What real time does to the job: outages, pauses, backlogs."""

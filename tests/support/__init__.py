@@ -1,0 +1,1 @@
+"""What the tests share: records, brokers, programs, and how they run the job."""

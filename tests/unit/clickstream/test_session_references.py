@@ -1,0 +1,69 @@
+"""What a snapshot holds of an open session: where its events are, not the events."""
+
+import msgspec
+import pytest
+
+from dataflow.clickstream.attribution import match
+from dataflow.clickstream.records import Event, Purchase
+from dataflow.clickstream.session_references import ReferenceSerializer
+from dataflow.clickstream.sessions import SessionAccumulator, accumulate, merge
+from dataflow.streaming.position import position
+from dataflow.streaming.state import JobFingerprint, StateCodec
+
+JOB = JobFingerprint(8, ("user-events", "visits"), "night")
+EVENT = Event(-5, b"-7", b"{}\xc3\xa9", position(65_535, 2**45), -(2**63), "päge", True)
+PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
+
+
+class Topic:
+    """Where events can be read again; notes what it is told beforehand."""
+
+    def __init__(self, events):
+        self.announced = []
+        self._events = {event.position: event for event in events}
+
+    def prefetch(self, positions):
+        self.announced.extend(positions)
+
+    def event(self, wanted):
+        return self._events[wanted]
+
+
+def standing_at(*places):
+    return [msgspec.structs.replace(EVENT, position=position(partition, offset)) for partition, offset in places]
+
+
+@pytest.mark.parametrize(
+    "snapshots_after",
+    [
+        pytest.param([2], id="at once"),
+        pytest.param([1, 2], id="an event at a time"),
+        pytest.param([20, 20, 21, 65_600], id="many, none, one, very many"),
+    ],
+)
+def test_of_an_open_session_it_is_kept_where_its_events_are_however_many_snapshots_there_were(snapshots_after):
+    places = [(3, 9), (2, 4), *((5, 2**45 + offset) for offset in range(70_000))]
+    visit, events = SessionAccumulator([]), standing_at(*places[: snapshots_after[-1]])
+    topic = Topic(events)
+    keeper, kept = ReferenceSerializer(topic), None
+    snapshots = StateCodec(keeper.type, JOB)
+    for count in snapshots_after:
+        visit.events += events[len(visit.events) : count]
+        kept = keeper.pack(visit, kept)
+    visit.best = match(EVENT, PURCHASE)
+    data = snapshots.pack(keeper.pack(visit, kept))
+    assert EVENT.value not in data
+    resumed = snapshots.unpack(data)
+    keeper.prefetch(resumed)
+    assert topic.announced == [event.position for event in events]
+    assert keeper.unpack(resumed) == visit
+
+
+def test_what_is_kept_of_a_session_that_a_row_unites_with_the_next_is_all_of_both():
+    first, second, between = standing_at((0, 1), (0, 2), (1, 7))
+    one, other = SessionAccumulator([first]), SessionAccumulator([second])
+    keeper = ReferenceSerializer(Topic([first, second, between]))
+    kept = keeper.pack(one, None)
+    keeper.pack(other, None)
+    accumulate(merge(one, other), between)
+    assert keeper.unpack(keeper.pack(one, kept)) == SessionAccumulator([first, second, between])

@@ -1,0 +1,342 @@
+"""The whole chain, in small scenarios: what is in the partitions, and every row that comes of it."""
+
+from collections import Counter
+
+import pytest
+from support.logs import (
+    EVENTS,
+    PURCHASES,
+    Job,
+    Plan,
+    batch_answer,
+    event,
+    log,
+    purchase,
+    run,
+    session_id,
+    stored,
+    suspicious,
+    visit,
+)
+
+from dataflow.clickstream.topology import Rules
+from dataflow.tools.reference import Answer
+
+
+def written(logs: dict, rules: Rules = Rules()) -> Answer:
+    """What one worker of the engine writes; the batch answer has the same."""
+    answer = run(logs, rules=rules).answer()
+    assert answer == batch_answer(logs, rules)
+    return answer
+
+
+def rows(user: int, *values: bytes) -> Counter:
+    return Counter((b"%d" % user, value, ()) for value in values)
+
+
+def rejected(value: bytes | None, reason: str, source: str, offset: int, key: bytes | None = b"1") -> Counter:
+    topic, _, partition = source.partition("/")
+    headers = {"reason": reason, "topic": topic, "partition": partition, "offset": str(offset)}
+    return Counter({(key, value, tuple((name, text.encode()) for name, text in headers.items())): 1})
+
+
+def test_one_visitor_browses_buys_and_leaves():
+    view, click, buy = event(0), event(12, "click"), event(30, "purchase", page=7)
+    answer = written({EVENTS: log(view, click, buy), PURCHASES: log(purchase(33, "19.90", page=7))})
+    session = session_id(1, 0)
+    assert answer == Answer(visits=rows(1, *(visit(each, session, "19.90") for each in (view, click, buy))))
+
+
+def test_the_very_bytes():
+    logs = {
+        EVENTS: log(b'{"event_type": "page-view", "user_id": 1, "page_id": 2, "timestamp": 1710331200, "tag": [1.50]}'),
+        PURCHASES: [],
+    }
+    row = (
+        b'{"event_type": "page-view", "user_id": 1, "page_id": 2, "timestamp": 1710331200, "tag": [1.50],'
+        b'"session_id":"5990e35e960eb8e25b3b0916dd0d0c6a","amount":0}'
+    )
+    assert written(logs) == Answer(visits=Counter({(b"1", row, ()): 1}))
+
+
+def test_20_s_exactly_is_one_session_and_a_microsecond_more_are_two():
+    first, second, third = event(0), event(20), event(40.000001)
+    answer = written({EVENTS: log(first, second, third), PURCHASES: []})
+    one, other = session_id(1, 0), session_id(1, 40.000001)
+    assert answer == Answer(visits=rows(1, visit(first, one), visit(second, one), visit(third, other)))
+
+
+def test_a_row_between_two_sessions_makes_them_one():
+    early, late, between = event(0), event(30), event(15, "click")
+    logs = {EVENTS: log(early), "user-events/1": log(late), "user-events/2": log(between), PURCHASES: []}
+    session = session_id(1, 0)
+    assert written(logs) == Answer(visits=rows(1, *(visit(each, session) for each in (early, late, between))))
+
+
+@pytest.mark.parametrize(
+    ("at", "amount", "unmatched"),
+    [
+        pytest.param(95, "7", False, id="exactly 5 s before"),
+        pytest.param(94.999999, "0", True, id="a microsecond more before"),
+        pytest.param(105, "7", False, id="exactly 5 s after"),
+        pytest.param(105.000001, "0", True, id="a microsecond more after"),
+    ],
+)
+def test_an_amount_belongs_to_a_purchase_event_at_most_5_s_away(at, amount, unmatched):
+    buy, paid = event(100, "purchase"), purchase(at, 7)
+    answer = written({EVENTS: log(buy), PURCHASES: log(paid)})
+    session = session_id(1, 100)
+    assert answer == Answer(
+        visits=rows(1, visit(buy, session, amount)),
+        suspicious_visits=rows(1, suspicious(session, 1, 2)),
+        unmatched_purchases=rejected(paid, "no event in its time", PURCHASES, 0) if unmatched else Counter(),
+    )
+
+
+def test_the_last_purchase_event_with_an_amount_gives_that_of_the_session():
+    buys = [event(0, "purchase"), event(10, "purchase"), event(20, "purchase")]
+    answer = written(
+        {EVENTS: log(event(0), *buys), PURCHASES: log(purchase(0, 900), purchase(12, "3.50"), purchase(11, "2"))}
+    )
+    session = session_id(1, 0)
+    assert answer.visits == rows(1, *(visit(each, session, "2") for each in (event(0), *buys)))
+
+
+def test_only_purchase_events_take_amounts():
+    paid = purchase(0, 9)
+    answer = written({EVENTS: log(event(0), event(1, "Purchase")), PURCHASES: log(paid)})
+    assert answer.visits == rows(1, visit(event(0), session_id(1, 0)), visit(event(1, "Purchase"), session_id(1, 0)))
+    assert answer.unmatched_purchases == rejected(paid, "no event in its time", PURCHASES, 0)
+
+
+def test_more_than_five_events_are_suspicious_and_so_is_a_session_without_page_view():
+    many = [event(at, user=1) for at in range(6)]
+    few = [event(at, user=2) for at in range(5)]
+    blind = [event(at, "click", user=3) for at in range(5)]
+    both = [event(at, "click", user=4) for at in range(6)]
+    answer = written({EVENTS: log(*many, *few, *blind, *both), PURCHASES: []})
+    ids = {user: session_id(user, 0) for user in (1, 3, 4)}
+    assert answer.suspicious_visits == (
+        rows(1, suspicious(ids[1], 1, 1)) + rows(3, suspicious(ids[3], 3, 2)) + rows(4, suspicious(ids[4], 4, 1))
+    )
+    assert answer.visits.total() == 22
+
+
+@pytest.mark.parametrize(
+    ("at", "is_late"),
+    [
+        pytest.param(25, False, id="exactly the lateness below the mark"),
+        pytest.param(24.999999, True, id="a microsecond more, although its session is open"),
+        pytest.param(-1000, True, id="long ago"),
+    ],
+)
+def test_a_row_too_far_below_those_before_it_is_late(at, is_late):
+    row = event(at, "click")
+    answer = written({EVENTS: log(event(15), event(30), row), PURCHASES: []})
+    session = session_id(1, 15)
+    assert answer.late_events == (rejected(row, "late", EVENTS, 2) if is_late else Counter())
+    assert answer.visits == rows(1, *(visit(each, session) for each in [event(15), event(30)] + [row] * (not is_late)))
+
+
+def test_other_partitions_make_no_row_late():
+    old = event(-3600, user=2)
+    answer = written({EVENTS: log(event(0)), "user-events/1": log(old), PURCHASES: log(purchase(50, 1, user=9))})
+    assert answer.visits == rows(1, visit(event(0), session_id(1, 0))) + rows(2, visit(old, session_id(2, -3600)))
+
+
+def test_a_late_purchase_is_unmatched_for_being_late():
+    paid = purchase(0, 5)
+    answer = written({EVENTS: log(event(0, "purchase")), PURCHASES: log(purchase(10, 1, user=2), paid)})
+    assert answer.visits == rows(1, visit(event(0, "purchase"), session_id(1, 0)))
+    assert answer.unmatched_purchases == (
+        rejected(paid, "late", PURCHASES, 1)
+        + rejected(purchase(10, 1, user=2), "no event in its time", PURCHASES, 0, key=b"2")
+    )
+
+
+def test_a_phone_with_a_fast_clock_does_not_make_others_late():
+    fast, right = event(40, user=1), event(-5, user=2)
+    answer = written({EVENTS: log(stored(0, fast), stored(0.5, right)), PURCHASES: []})
+    assert answer.visits == rows(1, visit(fast, session_id(1, 40))) + rows(2, visit(right, session_id(2, -5)))
+
+
+def test_what_cannot_be_read_is_kept_as_it_came():
+    logs = {EVENTS: log(b"\xff", event(0), None), PURCHASES: log(event(0), stored(0, purchase(61, 1)))}
+    answer = written(logs)
+    assert answer.visits == rows(1, visit(event(0), session_id(1, 0)))
+    assert answer.dead_letters == (
+        rejected(b"\xff", "*", EVENTS, 0, key=None)
+        + rejected(None, "*", EVENTS, 2, key=None)
+        + rejected(event(0), "*", PURCHASES, 0, key=None)
+        + rejected(purchase(61, 1), "timestamp is more than 60 s ahead of the clock", PURCHASES, 1, key=None)
+    )
+
+
+def test_a_dead_letter_says_why():
+    job = Job({EVENTS: log(event(0, user="1")), PURCHASES: []})
+    for poll in Plan().polls(job.partitions):
+        job.feed(poll)
+    ((_, output),) = job.written.elements("dead_letters")
+    assert dict(output.headers) == {
+        "reason": b"Expected `int`, got `str` - at `$.user_id`",
+        "topic": b"user-events",
+        "partition": b"0",
+        "offset": b"0",
+    }
+
+
+def test_a_row_goes_where_its_key_or_else_its_origin_says():
+    junk = log(b"junk")[0]
+    job = Job(
+        {
+            EVENTS: [junk, junk._replace(key=b"k", offset=1)],
+            "user-events/5": log(b"junk", event(0, user=7)),
+            PURCHASES: [],
+        }
+    )
+    for poll in Plan().polls(job.partitions):
+        job.feed(poll)
+    assert [route for route, _ in job.written.elements("dead_letters")] == ["user-events/0", "k", "user-events/5"]
+    assert [route for route, _ in job.written.elements("visits")] == ["7"]
+
+
+def test_visits_of_a_session_are_written_together_in_order_of_time():
+    events = [event(at) for at in (9, 3, 5, 5.5, 4)]
+    rules = Rules(lateness=10_000_000)
+    assert run({EVENTS: log(*events), PURCHASES: []}, rules=rules).rows("visits") == [
+        visit(event(at), session_id(1, 3)) for at in (3, 4, 5, 5.5, 9)
+    ]
+
+
+def test_nothing_in_nothing_out():
+    assert written({EVENTS: [], PURCHASES: []}) == Answer()
+
+
+def test_two_workers_write_the_same_rows():
+    logs = {
+        EVENTS: log(*(event(at, user=at % 7) for at in range(50))),
+        PURCHASES: log(*(purchase(at, at, user=at % 7) for at in range(50))),
+    }
+    assert run(logs, workers=2).answer() == batch_answer(logs)
+
+
+# --- with the wall clock: who may close what, and when ---
+
+VIEW = event(0)
+SESSION = visit(VIEW, session_id(1, 0))
+
+
+def is_out(job: Job) -> bool:
+    return job.written.rows("visits") == [SESSION]
+
+
+def test_a_silent_source_with_claims_lets_the_others_go_on():
+    job = Job()
+    job.read(EVENTS, VIEW, now=0)
+    job.is_at_its_end(PURCHASES, asof=0)
+    job.read(EVENTS, event(100, user=2), now=100)
+    assert not is_out(job)  # purchases have been at their end 100 s ago
+    job.is_at_its_end(PURCHASES, asof=100)
+    assert is_out(job)
+
+
+def test_a_silent_source_without_a_claim_holds_everything():
+    job = Job()
+    job.is_at_its_end(PURCHASES, asof=0)
+    job.read(EVENTS, VIEW, now=0)
+    for now in range(0, 10_000, 100):
+        job.read(EVENTS, event(now, user=2), now=now, caught_up_at=now)
+    assert job.written.rows("visits") == []
+    job.is_at_its_end(PURCHASES, asof=10_000)
+    assert SESSION in job.written.rows("visits")
+
+
+@pytest.mark.parametrize(("asof", "out"), [(25, False), (25.000001, True)])
+def test_without_traffic_a_session_is_out_gap_and_lateness_after_its_last_event(asof, out):
+    job = Job()
+    job.read(EVENTS, VIEW, now=0)
+    for source in (EVENTS, PURCHASES):
+        job.is_at_its_end(source, asof)
+    assert is_out(job) == out
+
+
+def test_events_that_are_old_when_they_come_wait_no_longer():
+    job = Job()
+    job.read(EVENTS, VIEW, now=5000)
+    for source in (EVENTS, PURCHASES):
+        job.is_at_its_end(source, asof=5025)
+    assert not is_out(job)
+    for source in (EVENTS, PURCHASES):
+        job.is_at_its_end(source, asof=5025.000001)
+    assert is_out(job)
+
+
+def test_an_outage_stops_the_clock():
+    job = Job()
+    job.read(EVENTS, VIEW, now=0)
+    for source in (EVENTS, PURCHASES):
+        job.is_at_its_end(source, asof=10)
+    job.read(EVENTS, event(15, "click"), now=3600)  # written before the outage, read after it
+    job.read(PURCHASES, now=3600)
+    job.end()
+    assert job.written.answer().late_events == Counter()
+    assert job.written.answer().visits.total() == 2
+
+
+def test_a_row_that_its_shard_has_passed_is_late_though_on_time_in_its_partition():
+    job = Job({EVENTS: [], "user-events/1": [], PURCHASES: []})
+    job.read(EVENTS, event(100), now=100)
+    job.read("user-events/1", event(50, user=2), now=100)
+    for source in (EVENTS, "user-events/1", PURCHASES):
+        job.is_at_its_end(source, asof=100)
+    on_time, late = event(95, user=2), event(94.999999, user=2)
+    job.read("user-events/1", on_time, late, now=101)
+    job.end()
+    assert job.written.answer().late_events == rejected(late, "late", "user-events/1", 2, key=b"2")
+    assert job.written.answer().visits.total() == 3
+
+
+def test_a_purchase_row_that_its_shard_has_passed_is_late_too():
+    job = Job()
+    job.read(EVENTS, event(100), now=100)
+    for source in (EVENTS, PURCHASES):
+        job.is_at_its_end(source, asof=100)
+    late = purchase(94, 5)
+    job.read(PURCHASES, late, now=101)
+    job.end()
+    assert job.written.answer().unmatched_purchases == rejected(late, "late", PURCHASES, 0)
+
+
+def test_a_resumed_job_waits_for_every_source_to_claim_anew():
+    job = Job()
+    job.read(EVENTS, VIEW, now=0)
+    for source in (EVENTS, PURCHASES):
+        job.is_at_its_end(source, asof=10)
+    job.resume(job.snapshot())
+    job.read(EVENTS, event(1000, user=2), now=1000)
+    assert job.written.rows("visits") == []
+    job.is_at_its_end(PURCHASES, asof=1000)
+    assert is_out(job)
+
+
+def test_a_writer_with_a_fast_clock_makes_no_row_of_other_partitions_late():
+    """One that gives its messages the time of Kafka as well: of the topic's default, CreateTime."""
+    job = Job({EVENTS: [], "user-events/1": [], PURCHASES: []})
+    job.read("user-events/1", event(0, user=2), now=0)
+    for now in range(60):
+        job.read(EVENTS, stored(now + 50, event(now + 50)), now=now)
+        for source in (EVENTS, "user-events/1", PURCHASES):
+            job.is_at_its_end(source, asof=now)
+        job.read("user-events/1", event(now, user=2), now=now + 1)  # a second under way
+    job.end()
+    assert job.written.answer().late_events == Counter()
+    assert job.written.answer().visits.total() == 121
+
+
+def test_a_session_of_a_fast_phone_waits_for_its_own_time():
+    job = Job()
+    job.read(EVENTS, stored(0, event(40)), now=0)
+    for asof, out in ((25.000001, False), (65, False), (65.000001, True)):
+        for source in (EVENTS, PURCHASES):
+            job.is_at_its_end(source, asof)
+        assert bool(job.written.rows("visits")) == out

@@ -1,0 +1,118 @@
+"""States as bytes: what is written comes back, and what is not this job's is refused with the reason."""
+
+import copy
+
+import msgspec
+import pytest
+
+from dataflow.clickstream.attribution import AMOUNTS, PurchaseKey, match
+from dataflow.clickstream.records import Event, Purchase
+from dataflow.clickstream.sessions import SessionAccumulator
+from dataflow.observability import metrics
+from dataflow.streaming.errors import UserError
+from dataflow.streaming.interval_join import IntervalJoin, JoinState
+from dataflow.streaming.operators import _StateHolder
+from dataflow.streaming.position import position
+from dataflow.streaming.state import VERSION, JobFingerprint, StateCodec
+from dataflow.streaming.time import MAX_TIME, MIN_TIME
+from dataflow.streaming.watermark import WatermarkState
+
+JOB = JobFingerprint(8, ("user-events", "visits"), "night")
+JOIN = JoinState[PurchaseKey, Purchase]
+EVENT = Event(-5, b"-7", b"{}\xc3\xa9", position(65_535, 2**45), -(2**63), "päge", True)
+PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        pytest.param(WatermarkState, WatermarkState({}, MIN_TIME, 0, MIN_TIME), id="clock before any row"),
+        pytest.param(
+            WatermarkState,
+            WatermarkState({"a/0": 1_710_331_200_000_001, "b/0": MIN_TIME, "c/0": MAX_TIME}, 2**62, 2**62, -5),
+            id="clock",
+        ),
+        pytest.param(JOIN, JoinState([], []), id="empty join"),
+        pytest.param(JOIN, JoinState([PurchaseKey(-5, b"-7", -(2**63))], [PURCHASE]), id="join"),
+        pytest.param(
+            list[tuple[bytes, int, int, SessionAccumulator]],
+            [
+                (b"1", 1, 2, SessionAccumulator([EVENT], match(EVENT, PURCHASE))),
+                (b"2", 3, 3, SessionAccumulator([EVENT])),
+            ],
+            id="sessions",
+        ),
+    ],
+)
+def test_a_state_comes_back_as_it_was(kind, state):
+    snapshots = StateCodec(kind, JOB)
+    assert snapshots.unpack(snapshots.pack(state)) == state
+
+
+def test_times_come_back_as_exact_numbers():
+    snapshots = StateCodec(WatermarkState, JOB)
+    state = snapshots.unpack(
+        snapshots.pack(WatermarkState({"a": 9_007_199_254_740_993}, 9_007_199_254_740_993, 0, MIN_TIME))
+    )
+    assert type(state.high) is type(state.max_timestamps["a"]) is int
+    assert state.high == 9_007_199_254_740_993
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(
+            StateCodec(list[int], JobFingerprint(4, JOB.topics)).pack([1]),
+            "the recovery store was written with 4 shards and this job has 8; set VISITS_SHARDS=4",
+            id="shards",
+        ),
+        pytest.param(
+            StateCodec(list[int], JobFingerprint(8, ("clicks", "visits"))).pack([1]),
+            "the recovery store is of a job with other topics (clicks); set VISITS_TOPIC_* as they were",
+            id="topics",
+        ),
+        pytest.param(
+            StateCodec(list[int], JobFingerprint(8, JOB.topics, "day")).pack([1]),
+            "the recovery store is of the job 'day' and this one is 'night'; set VISITS_GROUP=day",
+            id="job",
+        ),
+        pytest.param(
+            msgspec.msgpack.encode([VERSION + 1, 8, [1]]),
+            f"the recovery store was written by another version of this job (state {VERSION + 1}",
+            id="version",
+        ),
+        pytest.param(
+            msgspec.msgpack.encode({"some": "thing"}),
+            "the recovery store holds something else than this job's state",
+            id="other data",
+        ),
+        pytest.param(b"", "the recovery store holds something else than this job's state", id="nothing"),
+        pytest.param(17, "the recovery store holds something else than this job's state", id="another engine's state"),
+    ],
+)
+def test_what_is_not_this_jobs_state_is_refused_in_one_line(data, reason):
+    with pytest.raises(UserError) as caught:
+        StateCodec(list[int], JOB).unpack(data)
+    assert str(caught.value).startswith(reason)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_engine_copies_at_a_snapshot_is_bytes_of_that_moment():
+    join = IntervalJoin(5, AMOUNTS)
+    bought = msgspec.structs.replace(EVENT, event_type="purchase")
+    join.add([bought])
+    snapshots = StateCodec(JOIN, JOB)
+    copied = copy.deepcopy(_StateHolder(join, snapshots, metrics.StateSize("join")))
+    join.add([PURCHASE])
+    assert type(copied) is bytes
+    assert snapshots.unpack(copied) == JoinState([PurchaseKey(EVENT.time, EVENT.user, EVENT.page)], [])
+
+
+def test_a_setting_that_may_change_is_told_with_its_old_and_its_new_value():
+    told = []
+    data = StateCodec(int, JobFingerprint(8, numbers={"session_gap": 20, "match_window": 5})).pack(1)
+    later = JobFingerprint(
+        8, numbers={"session_gap": 30.5, "match_window": 5}, on_change=lambda *change: told.append(change)
+    )
+    assert StateCodec(int, later).unpack(data) == 1
+    assert told == [("session_gap", 20, 30.5)]

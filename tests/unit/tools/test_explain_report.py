@@ -1,0 +1,85 @@
+"""Why a row is where it is: what `explain` says of a user's sessions, amounts and late rows."""
+
+from support.explained import SETTINGS, TO_THE_END, explained
+from support.logs import EVENTS, PURCHASES, event, log, purchase, stored, wall
+
+from dataflow.tools.explain.report import CLOSED_BY_CLOCK, OPEN, Report
+
+
+def only(told: list):
+    (one,) = told
+    return one
+
+
+def beaten_by(story: Report) -> list[tuple[bytes, str | None]]:
+    """What the one purchase event could take, best first, and why it did not."""
+    step = only([step for step in only(story.sessions).steps if step.event.event_type == "purchase"])
+    return [(each.seen.row.amount, each.beaten_by) for each in step.candidates]
+
+
+def test_each_candidate_is_told_why_another_was_better():
+    buy = event(100, "purchase", page=7)
+    rows = [purchase(104, 1, page=7), purchase(105, 2, page=7), purchase(100, 3), purchase(94, 4, page=7)]
+    assert beaten_by(explained({EVENTS: log(buy), PURCHASES: log(*rows[::-1])})) == [
+        (b"1", None),
+        (b"2", "nearer"),
+        (b"3", "same page"),
+    ]
+    rows = [purchase(98, "9"), purchase(102, "5"), purchase(102, "6"), purchase(102, "6.0")]
+    assert beaten_by(explained({EVENTS: log(buy), PURCHASES: log(*rows)})) == [
+        (b"6.0", None),
+        (b"6", "by its text"),
+        (b"5", "larger"),
+        (b"9", "later"),
+    ]
+
+
+def test_the_amount_is_told_to_be_that_of_the_last_purchase_event_that_has_one():
+    buys = [event(at, "purchase") for at in (0, 10, 20)]
+    session = only(explained({EVENTS: log(*buys), PURCHASES: log(purchase(0, 3), purchase(11, 4))}).sessions)
+    assert (session.finished.amount, session.paid_by.seen.where) == (b"4", "user-events/0/1")
+
+
+def test_a_session_is_told_to_begin_after_a_gap():
+    story = explained({EVENTS: log(event(0), event(20), event(40.5)), PURCHASES: []})
+    assert [[step.gap for step in told.steps] for told in story.sessions] == [[None, 20_000_000], [20_500_000]]
+
+
+def test_late_is_told_with_the_row_that_had_set_the_mark_and_how_far_below():
+    story = explained({EVENTS: log(stored(8, event(30, user=2)), event(1, user=2), event(2), event(3)), PURCHASES: []})
+    late = only(story.late)
+    assert (late.where, late.max_timestamp.offset, late.max_timestamp.time - late.row.time) == (
+        "user-events/0/2",
+        0,
+        6_000_000,
+    )
+    assert only(only(story.sessions).steps).seen.where == "user-events/0/3"  # 5 s below is on time
+
+
+def test_a_session_that_is_open_is_told_when_it_closes_and_who_holds_the_watermark():
+    logs = {
+        EVENTS: log(stored(1, event(0)), stored(11, event(10))),
+        "user-events/1": [],
+        PURCHASES: log(purchase(4, 1)),
+    }
+    story = explained(logs, asked=wall(20))
+    session = only(story.sessions)
+    assert (session.state, story.waiting.lowest) == (OPEN, "user-events/1")
+    assert session.due == wall(10 + 20 + 5 + 1)  # gap, lateness, and the second that the row was on its way
+    assert only(explained(logs, asked=wall(36)).sessions).state == OPEN
+    assert only(explained(logs, asked=wall(36) + 1).sessions).state == CLOSED_BY_CLOCK
+
+
+def test_a_purchase_row_that_has_met_nobody_is_undecided_as_long_as_it_may():
+    logs = {EVENTS: log(stored(11, event(10))), PURCHASES: log(purchase(9, 1), purchase(8, 2))}
+    story = explained(logs, asked=wall(20))  # the clock has come to 19, less the lateness
+    assert [seen.row.amount for seen in story.unmatched] == [b"2"]
+    assert [seen.row.amount for seen in story.undecided] == [b"1"]
+
+
+def test_a_row_that_the_job_had_to_go_on_without_is_told_as_it_did():
+    logs = {EVENTS: log(event(0), event(10), event(20)), PURCHASES: []}
+    story = explained(logs, settings=TO_THE_END, overtaken=["user-events/0/1"])
+    assert [seen.where for seen in story.overtaken] == ["user-events/0/1"]
+    assert [step.gap for step in only(story.sessions).steps] == [None, 20_000_000]
+    assert story.written[SETTINGS.topic_late_events].total() == 1
