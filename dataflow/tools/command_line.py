@@ -1,23 +1,61 @@
-"""What the commands beside the job have in common on their command lines."""
+"""What the commands beside the job have in common on their command lines. Loads nothing but the standard library."""
 
 import argparse
+import difflib
 import re
 from typing import NamedTuple, NoReturn
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, and prints its texts as they are."""
+class Command(NamedTuple):
+    """A subcommand of ``python -m dataflow``: the module whose `main(arguments)` runs it, and one line of help."""
 
-    def __init__(self, prog: str, description: str, epilog: str) -> None:
-        form = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog, description=description, epilog=epilog, formatter_class=form, allow_abbrev=False)
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "demo": Command("dataflow.tools.demo", "run a shop and the job on an embedded broker for half a minute, and check"),
+    "verify": Command("dataflow.tools.verify", "compare the output topics with a batch computation, row by row"),
+    "explain": Command("dataflow.tools.explain.command", "say why a session or a row came out as it did"),
+    "redrive": Command("dataflow.tools.redrive.command", "list dead letters and late events, and send them again"),
+}
+
+
+def list_of_commands() -> str:
+    """The commands for ``--help``, one a line."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["commands:", *lines, "", "Without a command, the job runs. Each command has its own --help."],
+    )
+
+
+def no_such_command(name: str) -> str:
+    """One line for a command that does not exist, with the closest one that does."""
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    guess = f"; did you mean {near[0]}?" if near else "."
+    return f"there is no command {name!r}{guess} Commands are {', '.join(COMMANDS)}; without one, the job runs"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a mistake in one line, and prints its description and epilog unchanged."""
+
+    def __init__(self, prog: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"visits: {message}\n")  # --help has the usage
+        """Ends the program with the message and exit code 2; the usage is in ``--help``."""
+        self.exit(2, f"visits: {message}\n")
 
 
 class MessageAddress(NamedTuple):
-    """A message."""
+    """The place of a message in Kafka."""
 
     topic: str
     partition: int
@@ -28,7 +66,7 @@ class MessageAddress(NamedTuple):
 
 
 def message_address(text: str) -> MessageAddress:
-    """Reads "topic/partition/offset"."""
+    """Reads "topic/partition/offset". Raises argparse.ArgumentTypeError for anything else."""
     found = re.fullmatch(r"([a-zA-Z0-9._-]+)/([0-9]{1,9})/([0-9]{1,18})", text)
     if found is None:
         raise argparse.ArgumentTypeError(f"not a message, topic/partition/offset: {text!r}")

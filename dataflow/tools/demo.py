@@ -1,4 +1,4 @@
-"""Everything at once, on an embedded broker: ``python -m dataflow.demo`` (or ``make demo``).
+"""``python -m dataflow demo`` (or ``make demo``): everything at once, on an embedded broker.
 
 Starts three brokers, the shop and the job, watches all seven topics for about half a minute as anyone could who has a
 Kafka client, and in the end holds what came out against the batch answer. Without a terminal it prints lines.
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +27,7 @@ from dataflow.clickstream.sessions import TOO_FEW_PAGE_VIEWS, TOO_MANY_EVENTS
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
+from dataflow.tools.command_line import Parser
 from dataflow.tools.verify import Topics, compare, expected, out_of_order, report
 
 HISTORY = 120  # seconds of clicks that are in Kafka already when the job starts
@@ -34,6 +36,14 @@ RATE = 4  # clicks a second
 _PATIENCE = 60  # seconds for the last session to come out, which takes the gap and the lateness
 _PARTITIONS = 8
 _SHOWN = 12  # sessions on the screen
+
+_DESCRIPTION = """\
+Runs everything at once for about half a minute: three embedded Kafka brokers, a simulated shop and the job. Shows the
+sessions as they open and close, and the address of the live page. In the end it compares the output topics with a
+batch computation, row by row. Nothing has to be installed or started before, and nothing stays behind.
+
+Exit status: 0 if every row is right, 1 if not.
+"""
 
 SUSPICIOUS = {TOO_MANY_EVENTS: "too many events", TOO_FEW_PAGE_VIEWS: "no page view"}
 
@@ -298,8 +308,13 @@ def _check(settings: Settings, console: Console) -> int:
     return 0 if right else 1
 
 
-def main() -> int:
-    """Runs the demo; returns the exit code."""
+def main(arguments: Sequence[str]) -> int:
+    """Runs the demo; returns the exit code.
+
+    Args:
+        arguments: the command line, without the command's name; there are no options but ``--help``.
+    """
+    Parser("python -m dataflow demo", _DESCRIPTION).parse_args(arguments)
     console = Console()
     try:
         with EmbeddedKafka() as kafka, tempfile.TemporaryDirectory(prefix="visits-demo-") as directory:
@@ -311,7 +326,3 @@ def main() -> int:
         sys.exit(f"visits: {error}")
     except KeyboardInterrupt:
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

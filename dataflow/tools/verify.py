@@ -1,4 +1,4 @@
-"""Holds what the job has written against the batch answer: ``python -m dataflow.verify``.
+"""``python -m dataflow verify``: compares what the job has written with a batch computation.
 
 Reads all seven topics from their beginning to their present end, computes from the inputs what the outputs should be
 (see `dataflow.reference`), and compares row by row. It is right to run once the shop is quiet and the last sessions
@@ -11,7 +11,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 
@@ -23,8 +23,16 @@ from rich.table import Table
 from dataflow.kafka.client import Connection, connect, count_partitions
 from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
+from dataflow.tools.command_line import Parser
 from dataflow.tools.reference import AHEAD, NOT_A_ROW, Answer, OutputRow, Record, RuleSettings, answer
 
+_DESCRIPTION = """\
+Reads all seven topics from their first row to their present end, computes from the inputs what the outputs should be,
+and compares row by row. Run it when no more clicks come in and the last sessions are closed, or use --wait. Settings
+are the job's, from the environment (VISITS_*) and .env.
+
+Exit status: 0 if every row is there exactly once and no other row is, 1 if not, 2 for wrong options.
+"""
 _SHOWN = 3  # examples of each kind of difference
 _ADVICE = (
     "Has it run with these settings from the start, and is it quiet now (--wait)? Rows that came into a partition that "
@@ -154,16 +162,22 @@ def report(differences: list[Difference], console: Console) -> None:
                 console.print(f"{each.topic}: {name} x{count}: {key!r} {value!r} {dict(headers)}", markup=False)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m dataflow.verify", description=__doc__.splitlines()[0])
-    parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="try so long until all is there")
-    return parser.parse_args()
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser("python -m dataflow verify", _DESCRIPTION)
+    parser.add_argument(
+        "--wait", type=float, default=0, metavar="SECONDS", help="repeat until all rows are there, at most so long"
+    )
+    return parser.parse_args(arguments)
 
 
-def main() -> int:
-    """Compares and reports; returns the exit code."""
-    arguments = _arguments()
-    deadline = time.monotonic() + arguments.wait
+def main(arguments: Sequence[str]) -> int:
+    """Compares and reports; returns the exit code.
+
+    Args:
+        arguments: the command line, without the command's name.
+    """
+    options = _options(arguments)
+    deadline = time.monotonic() + options.wait
     try:
         settings = load()
         topics = Topics(settings)
@@ -184,7 +198,3 @@ def main() -> int:
         return 1
     console.print("All rows are as the batch computation has them, each exactly once, visits in order.")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

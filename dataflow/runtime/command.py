@@ -1,0 +1,136 @@
+"""The job's own command: ``python -m dataflow`` without a subcommand.
+
+Does what ``python -m bytewax.run dataflow:flow`` does. It also creates the recovery store, finds a free port for the
+engine's API, and stops cleanly on SIGTERM and SIGINT.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from bytewax.recovery import RecoveryConfig
+from bytewax.run import cli_main
+
+from dataflow.observability import lifecycle, logs
+from dataflow.runtime.cluster import ProcessInfo, addresses, process_id, processes
+from dataflow.runtime.errors import exit_with_error
+from dataflow.runtime.job import make_flow
+from dataflow.runtime.recovery_store import open_store
+from dataflow.runtime.settings import log_options
+from dataflow.streaming.errors import UserError
+
+log = logging.getLogger("visits")
+
+_API_PORT = "BYTEWAX_DATAFLOW_API_PORT"
+_DEFAULT_API_PORT = 3030
+_EXIT_DELAY_S = 0.5  # processes of a cluster that are stopped together must not report each other as lost
+
+
+def main(arguments: Sequence[str], epilog: str = "") -> int:
+    """Runs the job until its input ends or a signal stops it.
+
+    Args:
+        arguments: the command line, without the program's name.
+        epilog: text at the end of ``--help``, as it is.
+
+    Returns:
+        The exit code. A `UserError` ends the process with one line and exit code 1.
+    """
+    logs.start(*log_options())
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        options = _options(arguments, epilog)
+        number = options.process_id or 0
+        # build the flow before the store: it finds most mistakes, and leaves nothing behind
+        flow = make_flow(ProcessInfo(number, store=None, processes=processes(options.addresses)))
+        open_store(options.recovery_directory, number)
+    except UserError as error:
+        logs.fail(error)
+    _prepare_api()
+    cli_main(
+        flow,
+        workers_per_process=options.workers_per_process,
+        process_id=options.process_id,
+        addresses=options.addresses.split(";") if options.addresses else None,
+        epoch_interval=timedelta(seconds=options.snapshot_interval),
+        recovery_config=RecoveryConfig(options.recovery_directory, timedelta(seconds=options.backup_interval)),
+    )
+    return 0
+
+
+def _options(arguments: Sequence[str], epilog: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataflow",
+        usage="%(prog)s [options]\n       %(prog)s COMMAND [options]" if epilog else None,
+        description="Turns click streams into sessions.\n"
+        "Settings come from the environment (VISITS_*) and from .env; docs/settings.md lists them.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+    def option(
+        flags: tuple[str, str], variable: str, default: str | int | None, text: str, kind: Callable[[str], Any]
+    ) -> None:
+        value = os.environ.get(variable, default)
+        parser.add_argument(*flags, type=kind, default=value, help=f"{text} [{variable}; default {default}]")
+
+    option(
+        ("-w", "--workers-per-process"), "BYTEWAX_WORKERS_PER_PROCESS", "1", "number of workers in this process", int
+    )
+    option(("-i", "--process-id"), "BYTEWAX_PROCESS_ID", process_id(), "number of this process in its cluster", int)
+    option(("-a", "--addresses"), "BYTEWAX_ADDRESSES", addresses(), "host:port of every process, separated by ';'", str)
+    option(
+        ("-r", "--recovery-directory"), "BYTEWAX_RECOVERY_DIRECTORY", "recovery", "folder of the recovery store", Path
+    )
+    option(("-s", "--snapshot-interval"), "BYTEWAX_SNAPSHOT_INTERVAL", "10", "time between snapshots, seconds", float)
+    option(
+        ("-b", "--backup-interval"),
+        "BYTEWAX_RECOVERY_BACKUP_INTERVAL",
+        "0",
+        "how long old snapshots are kept, seconds",
+        float,
+    )
+    options = parser.parse_args(arguments)
+    if (options.process_id is None) != (options.addresses is None):
+        parser.error("a cluster needs both --process-id and --addresses")
+    return options
+
+
+def _prepare_api() -> None:
+    """Chooses the port and the folder of the engine's API, which serves the metrics.
+
+    The engine ends with an error if its port is taken, for example by a second process on one machine. It also writes
+    `dataflow.json` into the working directory, which may be read-only.
+    """
+    os.environ.setdefault("BYTEWAX_DATAFLOW_API_CACHE_PATH", tempfile.gettempdir())
+    if _API_PORT in os.environ:
+        return
+    for port in (_DEFAULT_API_PORT, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            os.environ[_API_PORT] = str(probe.getsockname()[1])
+            return
+
+
+def _stop(signum: int, frame: object) -> None:
+    lifecycle.stop_requested.set()
+    try:
+        for hook in lifecycle.exit_hooks:
+            hook()
+    except UserError as error:
+        exit_with_error(str(error))
+    time.sleep(_EXIT_DELAY_S)
+    log.info("stopped", extra=logs.event("stopped"))
+    os._exit(0)
