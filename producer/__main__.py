@@ -16,7 +16,7 @@ from dataflow.streaming.errors import UserError
 from producer import options as command_line
 from producer.kafka import Sender
 from producer.pace import Pace, delayed, shifted
-from producer.progress import Display
+from producer.progress import SendingProgress
 from producer.recording import Recording
 from producer.rows import Row
 from producer.shop import simulate
@@ -70,12 +70,12 @@ def main() -> int:
 
 
 def _run(options: Namespace, config: Settings, stop: _Stop) -> int:
-    with Display() as display:
+    with SendingProgress() as display:
         recording = options.file and Recording(options.file, options.map, options.set)
-        sender = Sender(config, keyed=not options.unkeyed, tell=display.tell, stopping=lambda: stop.wanted)
+        sender = Sender(config, keyed=not options.unkeyed, tell=display.print, stopping=lambda: stop.wanted)
         created = sender.create_topics(config.inputs + config.outputs)
         if created:
-            display.tell(f"created topics of {PARTITIONS} partitions: {', '.join(created)}")
+            display.print(f"created topics of {PARTITIONS} partitions: {', '.join(created)}")
         if options.create_topics:
             print("all topics are there")
             return 0
@@ -120,13 +120,13 @@ def _simulated(options: Namespace, config: Settings) -> _Work:
     return _Work(rows, pace, lambda sender: sender.user_events / options.events)
 
 
-def _recorded(options: Namespace, recording: Recording, display: Display) -> _Work:
+def _recorded(options: Namespace, recording: Recording, display: SendingProgress) -> _Work:
     total, bad_lines, last = 0, 0, -math.inf
 
     def complain(line: int, reason: str) -> None:
         nonlocal bad_lines
         bad_lines += 1
-        display.tell(f"{options.file}:{line}: {reason}")
+        display.print(f"{options.file}:{line}: {reason}")
 
     def read() -> Iterator[Row]:
         nonlocal total, last
@@ -149,7 +149,7 @@ def _recorded(options: Namespace, recording: Recording, display: Display) -> _Wo
     return _Work(rows, pace, lambda sender: (sender.user_events + sender.purchases) / total, bad_lines)
 
 
-def _send(work: _Work, options: Namespace, sender: Sender, stop: _Stop, display: Display) -> None:
+def _send(work: _Work, options: Namespace, sender: Sender, stop: _Stop, display: SendingProgress) -> None:
     def show(event_time: float) -> None:
         display.sending(sender.user_events, sender.purchases, sender.unacknowledged, event_time, work.share(sender))
 

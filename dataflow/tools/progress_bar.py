@@ -1,54 +1,70 @@
-"""How far a command has read: a line that changes on a terminal, now and then a line elsewhere; on standard error."""
+"""Progress on standard error: a line that changes on a terminal, a new line every few seconds elsewhere."""
 
 import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn
 
-_EVERY_ON_TERMINAL, _EVERY_ELSEWHERE = 0.1, 5.0  # seconds
+_TERMINAL_INTERVAL_S = 0.1
 
 
 class ProgressBar:
-    """One thing that is read after the other."""
+    """Shows one piece of work after the other. A context manager: on a terminal the line is gone after it.
 
-    def __init__(self) -> None:
+    Args:
+        bar: whether the total is known, so that a bar and a percentage are drawn; otherwise a spinner.
+        line_interval_s: seconds between two lines where standard error is not a terminal.
+    """
+
+    def __init__(self, bar: bool = True, line_interval_s: float = 5.0) -> None:
         self._console = Console(stderr=True)
-        self._every = _EVERY_ON_TERMINAL if self._console.is_terminal else _EVERY_ELSEWHERE
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
+        self._interval_s = _TERMINAL_INTERVAL_S if self._console.is_terminal else line_interval_s
+        text = TextColumn("{task.description}", markup=False)
+        columns: list[ProgressColumn] = [text, BarColumn(), TaskProgressColumn()] if bar else [SpinnerColumn(), text]
+        self._progress = Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
         )
-        self._task = self._bar.add_task("", total=None)
+        self._task = self._progress.add_task("", total=None)
         self._name = ""
-        self._told_at = time.monotonic()
+        self._shown_at = time.monotonic()
 
     def __enter__(self) -> "ProgressBar":
-        self._bar.start()
+        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._progress.stop()
 
     def begin(self, name: str) -> None:
-        """What is read now."""
+        """Names what is read from now on."""
         self._name = name
-        self._bar.reset(self._task, total=None, description=f"reading {name}")
+        self._progress.reset(self._task, total=None, description=f"reading {name}")
 
-    def __call__(self, done: int, everything: int) -> None:
-        """So many rows are read, of so many; may be told as often as one likes."""
-        now = time.monotonic()
-        if now < self._told_at + self._every:
+    def __call__(self, done: int, total: int) -> None:
+        """Reports rows read, of how many. May be called for each row: it shows them only when it is time."""
+        if not self.is_due():
             return
-        self._told_at = now
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=done, total=everything)
+            self._shown_at = time.monotonic()
+            self._progress.update(self._task, completed=done, total=total)
         else:
-            line = f"reading {self._name}: {done:,} of {everything:,} rows"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.show(f"reading {self._name}: {done:,} of {total:,} rows")
+
+    def is_due(self) -> bool:
+        """Whether it is time to show something again. Ask before making a text for `show`."""
+        return time.monotonic() >= self._shown_at + self._interval_s
+
+    def show(self, text: str) -> None:
+        """Shows a text in place of the one before; where there is no terminal, on a new line."""
+        self._shown_at = time.monotonic()
+        if self._console.is_terminal:
+            self._progress.update(self._task, description=text)
+        else:
+            self.print(text)
+
+    def print(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
