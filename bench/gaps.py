@@ -17,7 +17,7 @@ SHORTEST = 0.03  # seconds; the input rests for 0.02
 
 def main() -> int:
     """Runs the job; gaps are appended to FILE, a line each: when one ended, and how long it was, in seconds."""
-    file = open(sys.argv.pop(1), "a", buffering=1)  # to the end of the process  # noqa: SIM115
+    file = Path(sys.argv.pop(1)).open("a", buffering=1)  # to the end of the process  # noqa: SIM115
     asked: dict[int, float] = {}
     next_batch = source._Lane.next_batch
 

@@ -82,10 +82,8 @@ def _run(options: Namespace, config: Settings, stop: _Stop) -> int:
         work = _recorded(options, recording, display) if recording else _simulated(options, config)
         stop.polite = True
         _send(work, options, sender, stop, display)
-    parts = [
-        f"sent {sender.user_events:,} user-events and {sender.purchases:,} purchases"
-        f" in {time.time() - work.pace.began:.1f} s"
-    ]
+    elapsed = time.time() - work.pace.began
+    parts = [f"sent {sender.user_events:,} user-events and {sender.purchases:,} purchases in {elapsed:.1f} s"]
     if sender.failed:
         parts.append(f"{sender.failed:,} rows were not delivered: {sender.failure}")
     if work.bad_lines:

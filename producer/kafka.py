@@ -56,7 +56,7 @@ class Sender:
                 },
                 logger=_silence,
             )
-            self._admin = AdminClient(settings.client, logger=_silence)
+            self._admin = AdminClient({**settings.client}, logger=_silence)
         except (KafkaException, ValueError, TypeError) as error:
             cause = error.args[0].str() if isinstance(error, KafkaException) else error
             raise UserError(f"wrong Kafka client property: {cause}") from None

@@ -152,9 +152,9 @@ def _number(value: Any) -> int | float:
 
 def _open(path: Path) -> tuple[list[str], Iterator[_Line]]:
     """The columns of a file and its lines; the first byte tells its format, not its name."""
-    stream: BinaryIO = path.open("rb")
+    stream = path.open("rb")
     if stream.peek(2)[:2] == b"\x1f\x8b":
-        stream = io.BufferedReader(gzip.open(stream))  # type: ignore[arg-type]
+        stream = io.BufferedReader(gzip.GzipFile(fileobj=stream))
     start = stream.peek(1).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if start == b"[":
         raise UserError(f"{path} is one JSON array; one object a line is needed")
@@ -181,7 +181,7 @@ def _read_json(stream: BinaryIO) -> Iterator[_Line]:
         yield _Line(number, content if isinstance(content, (dict, ValueError)) else ValueError("not a JSON object"))
 
 
-def _read_csv(stream: BinaryIO) -> tuple[list[str], Iterator[_Line]]:
+def _read_csv(stream: io.BufferedReader) -> tuple[list[str], Iterator[_Line]]:
     # a byte that is not UTF-8 spoils its own line only, when that is encoded again
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     start = stream.peek(1).split(b"\n", 1)[0]
@@ -199,7 +199,7 @@ def _read_csv(stream: BinaryIO) -> tuple[list[str], Iterator[_Line]]:
                 yield _Line(reader.line_num, ValueError(str(error)))
                 continue
             if len(cells) == len(header):
-                yield _Line(reader.line_num, dict(zip(header, cells)))
+                yield _Line(reader.line_num, dict(zip(header, cells, strict=True)))
             elif cells:
                 yield _Line(reader.line_num, ValueError(f"{len(cells)} fields where the header has {len(header)}"))
 

@@ -49,5 +49,5 @@ def _parse_text(text: str) -> float:
             day = date.fromisoformat(text)
         except ValueError:
             raise ValueError(f"{text!r} is not a time: Unix seconds or YYYY-MM-DD HH:MM:SS is needed") from None
-        moment = datetime(day.year, day.month, day.day)
+        moment = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

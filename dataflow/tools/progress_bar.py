@@ -2,11 +2,14 @@
 
 import time
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn
 
 _TERMINAL_INTERVAL_S = 0.1
+
+Self = TypeVar("Self", bound="ProgressBar")
 
 
 class ProgressBar:
@@ -29,7 +32,7 @@ class ProgressBar:
         self._name = ""
         self._shown_at = time.monotonic()
 
-    def __enter__(self) -> "ProgressBar":
+    def __enter__(self: Self) -> Self:
         self._progress.start()
         return self
 
