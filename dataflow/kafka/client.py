@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from dataflow.observability import logs, metrics
+from dataflow.observability import logs
 from dataflow.runtime.settings import Settings
 from dataflow.streaming.errors import UserError
 
@@ -35,7 +35,6 @@ class Connection:
         self._suspected = False
         self._refused: str | None = None
         self.last_error = ""
-        metrics.set_function(metrics.kafka_up, self.is_up)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 
 from dataflow.kafka.job_metadata import JobMetadata, MetadataEntry, PartitionId, retry_until_answered
-from dataflow.observability import lifecycle, liveness, logs, metrics
+from dataflow.observability import lifecycle, liveness, logs
 from dataflow.streaming.errors import UserError, inside_engine
 
 log = logging.getLogger("visits")
@@ -91,9 +91,12 @@ class Lease:
         time.sleep(_SETTLE_S)
         self._check(retry_until_answered(self._read, self._metadata.poll))
         self.held_until = time.monotonic() + _VALID_FOR_S
-        metrics.set_function(metrics.lease_held, lambda: time.monotonic() < self.held_until)
         self._keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._keeper.start()
+
+    def is_held(self) -> bool:
+        """Whether the lease was renewed recently enough to write."""
+        return time.monotonic() < self.held_until
 
     def wait_until_held(self) -> None:
         """Returns at once, unless the lease could not be renewed lately."""
