@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.state import resident
+from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import decode_event
 from dataflow.clickstream.session_references import ReferenceSerializer
 from dataflow.clickstream.sessions import SessionAccumulator, accumulate, merge
-from dataflow.clickstream.topology import Rules
-from dataflow.observability import metrics
-from dataflow.streaming.operators import _SessionLogic
+from dataflow.streaming.hooks import Hooks
+from dataflow.streaming.operators import SessionLogic
 from dataflow.streaming.position import position
 from dataflow.streaming.session_windows import SessionWindows
 from dataflow.streaming.state import JobFingerprint, StateCodec
@@ -44,7 +44,7 @@ def measure(users: int, events: int) -> Held:
     rules = Rules()
     sessions = SessionWindows(rules.gap, rules.window, SessionAccumulator, accumulate, merge)
     snapshots = StateCodec(list[tuple[bytes, int, int, keeper.type]], JobFingerprint(1))
-    logic = _SessionLogic(sessions, snapshots, keeper, [], metrics.StateSize("sessions"))
+    logic = SessionLogic("sessions", sessions, snapshots, keeper, [], Hooks())
     at_first = resident()
     for number in range(events):
         for user in range(users):

@@ -29,7 +29,9 @@ from bytewax.testing import run_main
 from rich.console import Console
 from rich.table import Table
 
-from dataflow.clickstream.topology import Inputs, Keyed, Outputs, Rules, build
+from dataflow.clickstream.outputs import OUTPUTS, VISITS, Keyed
+from dataflow.clickstream.rules import Rules
+from dataflow.clickstream.topology import Inputs, build
 from dataflow.streaming.alignment import AlignedSource, SourceAlignment
 from dataflow.streaming.batches import PolledBatch
 from dataflow.streaming.interval_join import JoinState
@@ -254,7 +256,7 @@ def main() -> None:
         )
         began = time.monotonic()
         run_main(
-            build(inputs, Outputs(visits, rest, rest, rest, rest), rules, pace),
+            build(inputs, {spec.name: visits if spec is VISITS else rest for spec in OUTPUTS}, rules, pace),
             epoch_interval=timedelta(seconds=1),
             recovery_config=RecoveryConfig(directory),
         )

@@ -1,4 +1,4 @@
-"""Which amount belongs to which purchase event: the two sides of this job's join, and what a match is."""
+"""Attribution of amounts: which purchase row gives its amount to which purchase event."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ PURCHASE = "purchase"  # the event_type that has an amount
 
 
 class PurchaseKey(msgspec.Struct, array_like=True, gc=False):
-    """As much of a purchase event as the join has to hold."""
+    """As much of a purchase event as the join holds."""
 
     time: int
     user: bytes
@@ -22,7 +22,7 @@ def purchase_keys(events: list[Event]) -> list[PurchaseKey]:
 
 
 def match(key: PurchaseKey | Event, purchase: Purchase) -> Match:
-    """Pairs a purchase event with an amount; matches compare as the rules of choice say."""
+    """Pairs a purchase event with a purchase row. Of several matches the greatest counts; see `Match` for the order."""
     return Match(
         key.time,
         key.page == purchase.page,

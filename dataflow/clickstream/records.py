@@ -1,6 +1,6 @@
-"""The records of a shop's click stream: events and purchase rows.
+"""The records of a shop's click stream: events, purchase rows, and matches of the two.
 
-A user is the JSON text of its id, and at once the key of every record that is written for it.
+Times are microseconds of event time; what a user is, `dataflow.clickstream.users` says.
 """
 
 import msgspec
@@ -9,34 +9,34 @@ from dataflow.streaming.batches import messagepack_types
 
 
 class Event(msgspec.Struct, array_like=True, gc=False, order=True):
-    """A row of ``user-events``; events sort by time, and rows of one time by what they hold, never by arrival."""
+    """A row of `user-events`. Events sort by time, and those of one time by their content, never by arrival."""
 
     time: int
     user: bytes
-    value: bytes  # the row as it came
-    position: int  # in its topic
+    value: bytes  # the message as it came
+    position: int  # in its topic, see `dataflow.streaming.position`
     page: int
     event_type: str
-    plain: bool = True  # two fields can be added before its last byte
+    plain: bool = True  # fields can be appended before its last byte
 
 
 class Purchase(msgspec.Struct, array_like=True, gc=False):
-    """A row of ``purchases``."""
+    """A row of `purchases`."""
 
     time: int
     user: bytes
     value: bytes
     position: int
     page: int
-    amount: bytes  # the number's own text, which is what visits will carry
-    matched: bool = False  # has met an event in its time
+    amount: bytes  # the number's own text, which visits will carry
+    matched: bool = False
 
     def mark_matched(self) -> None:
         self.matched = True
-        self.value = b""  # is only needed of those that never meet an event
+        self.value = b""  # needed only of rows that never match
 
 
-InputRecord = Event | Purchase
+InputRecord = Event | Purchase  # a readable row of an input topic
 
 messagepack_types.update((Event, Purchase))
 

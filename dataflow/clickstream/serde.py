@@ -1,15 +1,16 @@
-"""Between Kafka's bytes and the rows of the rules: JSON in, JSON out."""
+"""Between Kafka's bytes and the records of the rules: JSON in, JSON out."""
 
 from collections.abc import Callable, Iterable
 from typing import Annotated, TypeVar
 
 import msgspec
 
+from dataflow.clickstream.dead_letters import DECODE_ERRORS, not_a_number, out_of_range, too_large_a_number, unreadable
 from dataflow.clickstream.records import Event, Purchase
-from dataflow.streaming.partition_reader import Unreadable
+from dataflow.clickstream.users import user_json, user_of
 from dataflow.streaming.time import SECOND
 
-# of the years 1 and 10000: nobody's clock is outside, but a clock that counts milliseconds is
+# years 1 to 9999 in seconds: a timestamp in milliseconds lies outside
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_800
 
 _SECOND = float(SECOND)  # at today's size products are exact to six decimals
@@ -18,7 +19,6 @@ _Page = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 _CLOSING_BRACE = ord("}")
-_OUT_OF_RANGE = "timestamp is out of range; it must be in seconds"
 _UNSET = msgspec.UNSET
 
 
@@ -42,12 +42,12 @@ Id = TypeVar("Id", int, str)
 Text = TypeVar("Text", bytes, str)
 
 
-class _Remembered(dict[Id, Text]):
-    """Texts of users or types that have come up lately: made once, hashed once, held once by all rows that have them.
+class _Interned(dict[Id, Text]):
+    """Texts of recent users or types: made once, hashed once, and shared by all rows that have them.
 
     Args:
         make: makes a text.
-        most: so many are remembered.
+        most: this many are remembered.
     """
 
     def __init__(self, make: Callable[[Id], Text], most: int) -> None:
@@ -62,8 +62,8 @@ class _Remembered(dict[Id, Text]):
         return text
 
 
-_users: _Remembered[int, bytes] = _Remembered(lambda user_id: b"%d" % user_id, 100_000)
-_types: _Remembered[str, str] = _Remembered(str, 1_000)  # few, and open events are many
+_users: _Interned[int, bytes] = _Interned(user_of, 100_000)
+_types: _Interned[str, str] = _Interned(str, 1_000)  # few, and open events are many
 
 _event = msgspec.json.Decoder(_EventText).decode
 _purchase = msgspec.json.Decoder(_PurchaseText).decode
@@ -72,16 +72,16 @@ _encode = msgspec.json.encode
 
 
 def decode_event(value: bytes | None, position: int) -> Event:
-    """Reads a message of ``user-events``. Raises Unreadable."""
+    """Decodes the value of a message of `user-events` at a position of its topic. Raises Unreadable."""
     try:
         if not value.isascii():
-            value.decode()  # the JSON decoder does not look into fields that it skips
+            value.decode()  # the JSON decoder does not check fields that it skips
         text = _event(value)
-    except _MISTAKES as error:
-        raise _unreadable(value, error) from None
+    except DECODE_ERRORS as error:
+        raise unreadable(value, error) from None
     timestamp = text.timestamp
     if not _FIRST_SECOND <= timestamp < _LAST_SECOND:
-        raise Unreadable(_OUT_OF_RANGE, "time")
+        raise out_of_range()
     return Event(
         round(timestamp * _SECOND),
         _users[text.user_id],
@@ -94,57 +94,38 @@ def decode_event(value: bytes | None, position: int) -> Event:
 
 
 def decode_purchase(value: bytes | None, position: int) -> Purchase:
-    """Reads a message of ``purchases``. Raises Unreadable."""
+    """Decodes the value of a message of `purchases` at a position of its topic. Raises Unreadable."""
     try:
         if not value.isascii():
             value.decode()
         text = _purchase(value)
-    except _MISTAKES as error:
-        raise _unreadable(value, error) from None
+    except DECODE_ERRORS as error:
+        raise unreadable(value, error) from None
     if not _FIRST_SECOND <= text.timestamp < _LAST_SECOND:
-        raise Unreadable(_OUT_OF_RANGE, "time")
+        raise out_of_range()
     amount = bytes(text.amount)
     if amount[0] not in b"-0123456789":
-        raise Unreadable("amount is not a number", "amount")
+        raise not_a_number()
     if abs(float(amount)) == float("inf"):
-        raise Unreadable("amount is out of range", "amount")
+        raise too_large_a_number()
     return Purchase(round(text.timestamp * _SECOND), _users[text.user_id], value, position, text.page_id, amount)
 
 
 def encode_visits(events: Iterable[Event], session_id: bytes, amount: bytes) -> list[bytes]:
-    """Each event's own text, and two fields more."""
+    """Each event's own text, with `session_id` and `amount` appended."""
     more = b',"session_id":"%b","amount":%b}' % (session_id, amount)
-    return [(event.value if event.plain else _made_plain(event.value))[:-1] + more for event in events]
+    return [(event.value if event.plain else _without_added_fields(event.value))[:-1] + more for event in events]
 
 
-def encode_suspicious(session_id: bytes, user: bytes, kind: int) -> bytes:
+def encode_suspicious(session_id: bytes, user: bytes, suspicion: int) -> bytes:
     """A row of ``suspicious-visits``."""
-    return b'{"session_id":"%b","user_id":%b,"type":%d}' % (session_id, user, kind)
+    return b'{"session_id":"%b","user_id":%b,"type":%d}' % (session_id, user_json(user), suspicion)
 
 
-# what decoding raises for a message that is no row; that of msgspec is a ValueError too
-_MISTAKES = AttributeError, UnicodeDecodeError, RecursionError, ValueError
+def _without_added_fields(value: bytes) -> bytes:
+    """The event's text without trailing whitespace and without `session_id` and `amount` of its own; the rest is unchanged.
 
-
-def _unreadable(value: bytes | None, error: Exception) -> Unreadable:
-    """Says what is wrong with a message."""
-    if value is None:
-        return Unreadable("the message has no value", "empty")
-    if isinstance(error, UnicodeDecodeError):
-        return Unreadable(f"not UTF-8: {error.reason} at byte {error.start}", "encoding")
-    if isinstance(error, RecursionError):
-        return Unreadable("JSON is nested too deeply", "json")
-    if isinstance(error, msgspec.ValidationError):
-        return Unreadable(str(error), "fields")
-    if not value:
-        return Unreadable("the message is empty", "empty")
-    return Unreadable(str(error), "json")  # not JSON, or a number with too many digits
-
-
-def _made_plain(value: bytes) -> bytes:
-    """Without space at its end, and without an event's own `session_id` and `amount`, which would stand twice in the visit.
-
-    The rest stays as text.
+    The visit would have these two fields twice otherwise.
     """
     value = value.rstrip()
     fields = _fields(value)

@@ -1,7 +1,7 @@
-"""What a snapshot keeps of an open session: not its events, which are still in Kafka, but where they stand there.
+"""Session references: snapshots hold the offsets of the events of open sessions, not the events.
 
-That is 5 bytes an event instead of some 150. A resume reads the events again, so the input topic has to retain them
-as long as their session is open and the job stands still.
+That takes 5 bytes an event instead of some 150. A resume fetches the events again, so the input topic has to retain
+them for as long as their session is open and the job stands still.
 """
 
 from collections.abc import Iterable
@@ -15,17 +15,17 @@ from dataflow.clickstream.sessions import SessionAccumulator
 
 
 class EventFetcher(Protocol):
-    """Reads events again."""
+    """Fetches events again of which only positions are known."""
 
     def prefetch(self, positions: Iterable[int]) -> None:
-        """These will be asked for."""
+        """Announces positions whose events will be asked for."""
 
     def event(self, position: int) -> Event:
-        """One that has been announced, once."""
+        """The event at a position that was announced; it can be asked for once."""
 
 
 class SessionReferences(msgspec.Struct, array_like=True):
-    """A session's fold as it stands in a snapshot."""
+    """What a snapshot holds of a session's events."""
 
     first: int  # position of its first event
     count: int  # of its events
@@ -34,10 +34,13 @@ class SessionReferences(msgspec.Struct, array_like=True):
 
 
 class ReferenceSerializer:
-    """A `Keeper` for `Visit`; `reread` gets the events back.
+    """A `StateSerializer` for `SessionAccumulator`: snapshots hold the positions of events, not the events.
 
-    A visit's events only become more, at the end of the list. So those that were packed for the last snapshot stay
-    packed, and the next one costs what came in between.
+    Args:
+        fetcher: fetches the events again after a resume.
+
+    Events are only ever appended to a session. What was packed for the last snapshot stays packed, so the next one costs
+    only what arrived in between.
     """
 
     type = SessionReferences
@@ -45,24 +48,22 @@ class ReferenceSerializer:
     def __init__(self, fetcher: EventFetcher) -> None:
         self._fetcher = fetcher
 
-    def pack(self, accumulator: SessionAccumulator, before: SessionReferences | None) -> SessionReferences:
+    def pack(self, accumulator: SessionAccumulator, packed: SessionReferences | None) -> SessionReferences:
         events, count = accumulator.events, len(accumulator.events)
-        if before is None:
+        if packed is None:
             first = events[0].position
             return SessionReferences(first, count, _steps(first, events[1:]), accumulator.best)
-        if before.count < count:
-            before.steps += _steps(events[before.count - 1].position, events[before.count :])
-            before.count = count
-        before.best = accumulator.best
-        return before
+        if packed.count < count:
+            packed.steps += _steps(events[packed.count - 1].position, events[packed.count :])
+            packed.count = count
+        packed.best = accumulator.best
+        return packed
 
-    def prefetch(self, references: SessionReferences) -> None:
-        self._fetcher.prefetch(_positions(references))
+    def prefetch(self, packed: SessionReferences) -> None:
+        self._fetcher.prefetch(_positions(packed))
 
-    def unpack(self, references: SessionReferences) -> SessionAccumulator:
-        return SessionAccumulator(
-            [self._fetcher.event(position) for position in _positions(references)], references.best
-        )
+    def unpack(self, packed: SessionReferences) -> SessionAccumulator:
+        return SessionAccumulator([self._fetcher.event(position) for position in _positions(packed)], packed.best)
 
 
 _encode = msgspec.msgpack.Encoder().encode

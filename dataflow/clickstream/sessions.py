@@ -1,13 +1,13 @@
-"""What becomes of a session: the rows of ``visits``, and what makes it suspicious."""
+"""What a session is made into: its accumulator while it is open, and what is written of it once it is closed."""
 
 from hashlib import blake2b
 
 import msgspec
 
 from dataflow.clickstream.records import Event, Match
+from dataflow.clickstream.suspicion import DEFAULT_THRESHOLDS, Thresholds, suspicion_of
 from dataflow.streaming.session_windows import Session
 
-PAGE_VIEW = "page-view"
 NO_AMOUNT = b"0"
 
 
@@ -19,12 +19,12 @@ class SessionAccumulator(msgspec.Struct, array_like=True):
 
     @property
     def amount(self) -> bytes:
-        """Amount of the session's last purchase event that has one, as its row wrote it."""
+        """Amount of the session's last purchase event that has one, as its purchase row wrote it."""
         return self.best.amount if self.best is not None else NO_AMOUNT
 
 
 def accumulate(accumulator: SessionAccumulator, row: Event | Match) -> SessionAccumulator:
-    """The folder: a session's rows are its events, and the matches that follow them."""
+    """The folder. The rows of a session are its events, and the matches that follow them."""
     if type(row) is Event:
         accumulator.events.append(row)
     elif accumulator.best is None or row > accumulator.best:
@@ -32,47 +32,42 @@ def accumulate(accumulator: SessionAccumulator, row: Event | Match) -> SessionAc
     return accumulator
 
 
-def merge(accumulator: SessionAccumulator, other: SessionAccumulator) -> SessionAccumulator:
+def merge(accumulator: SessionAccumulator, later: SessionAccumulator) -> SessionAccumulator:
     """The merger: all events of both, and the greater match."""
-    accumulator.events += other.events
-    if other.best is not None:
-        accumulate(accumulator, other.best)
+    accumulator.events += later.events
+    if later.best is not None:
+        accumulate(accumulator, later.best)
     return accumulator
 
 
-def session_id(session: Session) -> bytes:
-    """128 bits that look random, as 32 hexadecimal digits, and are the same in every replay."""
-    return blake2b(b"%b/%d" % (session.user, session.start), digest_size=16).hexdigest().encode()
+def session_id(user: bytes, start: int) -> bytes:
+    """128 bits as 32 hexadecimal digits. They look random, and are the same in every replay.
 
-
-TOO_MANY_EVENTS, TOO_FEW_PAGE_VIEWS = 1, 2
-
-
-def suspicion(events: list[Event], max_events: int, min_page_views: int) -> int | None:
-    """The `type` of a suspicious session; None if there is nothing to say of it."""
-    if len(events) > max_events:
-        return TOO_MANY_EVENTS
-    missing = min_page_views
-    for event in events:
-        if missing <= 0:
-            break
-        missing -= event.event_type == PAGE_VIEW
-    return TOO_FEW_PAGE_VIEWS if missing > 0 else None
+    Args:
+        user: the user's id as text.
+        start: time of the session's first event, in microseconds.
+    """
+    return blake2b(b"%b/%d" % (user, start), digest_size=16).hexdigest().encode()
 
 
 class ClosedSession(msgspec.Struct):
-    """A session that is closed: what there is to write of it."""
+    """A closed session: everything that outputs are made of."""
 
     user: bytes
     identity: bytes
-    events: list[Event]  # in order
+    events: list[Event]  # in order of time
     amount: bytes
-    suspicion: int | None
+    suspicion: int | None  # type of the suspicion rule that holds, see `dataflow.clickstream.suspicion`
 
 
-def finalize(session: Session[SessionAccumulator], max_events: int, min_page_views: int) -> ClosedSession:
-    """Comes to the end of a session; more than `max_events` are suspicious, or fewer than `min_page_views`."""
+def finalize(session: Session[SessionAccumulator], thresholds: Thresholds = DEFAULT_THRESHOLDS) -> ClosedSession:
+    """Makes the result of a session that has closed."""
     events = session.fold.events
     events.sort()
-    kind = suspicion(events, max_events, min_page_views)
-    return ClosedSession(session.user, session_id(session), events, session.fold.amount, kind)
+    return ClosedSession(
+        session.user,
+        session_id(session.user, session.start),
+        events,
+        session.fold.amount,
+        suspicion_of(events, thresholds),
+    )

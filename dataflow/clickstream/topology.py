@@ -1,60 +1,56 @@
-"""The whole dataflow, as a chain of named steps.
+"""The whole dataflow, as one chain of named steps.
 
-    user-events ─┐                                                    ┌─ visits
-                 ├ decode ─ merge ─ shard ─ clock ─ join ─ session_window ─ suspicious-visits
-    purchases ───┘            │               │      │
-                      dead-letters     late-events   unmatched-purchases
+    user-events ─┐                                                              ┌─ visits
+                 ├ decode ─ merge ─ shard ─ track_watermark ─ join ─ session_window
+    purchases ───┘            │                   │            │                └─ suspicious-visits
+                        dead-letters         late-events  unmatched-purchases
 
-Sources and sinks come in as arguments: Kafka's in production, Bytewax's testing ones in the tests.
+Sources and sinks are arguments: Kafka's in production, Bytewax's testing ones in unit tests.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
+from bytewax.operators import KeyedStream, Stream
 from bytewax.outputs import Sink
 
 from dataflow.clickstream.attribution import AMOUNTS
-from dataflow.clickstream.records import Event, InputRecord
-from dataflow.clickstream.serde import decode_event, decode_purchase, encode_suspicious, encode_visits
+from dataflow.clickstream.outputs import LATE, NO_EVENT, OUTPUTS, Feed, Keyed, rejecter
+from dataflow.clickstream.records import Event, Purchase
+from dataflow.clickstream.rules import Rules
+from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.clickstream.session_references import EventFetcher, ReferenceSerializer
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, accumulate, finalize, merge
-from dataflow.dashboard.probe import DashboardProbe
 from dataflow.streaming.alignment import SourceAlignment
-from dataflow.streaming.batches import OutgoingRecords, PolledBatch, RejectedRecord
-from dataflow.streaming.operators import IdentitySerializer, interval_join, session_window, track_watermark
+from dataflow.streaming.batches import OnTimeBatch, PolledBatch
+from dataflow.streaming.hooks import Hooks, LiveState
+from dataflow.streaming.operators import (
+    IdentitySerializer,
+    StateSerializer,
+    interval_join,
+    session_window,
+    track_watermark,
+)
 from dataflow.streaming.partition_reader import Decode
-from dataflow.streaming.position import PARTITION_LIMIT
 from dataflow.streaming.session_windows import Session
 from dataflow.streaming.sharding import sharder
 from dataflow.streaming.state import JobFingerprint
-from dataflow.streaming.time import SECOND
-
-LATE = "late"
-NO_EVENT = "no event in its time"
-
-Keyed = tuple[str, OutgoingRecords]  # a sink's element; the text of the key chooses the partition
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The numbers in the rules; times are in microseconds."""
-
-    gap: int = 20 * SECOND
-    window: int = 5 * SECOND
-    lateness: int = 5 * SECOND
-    max_events: int = 5
-    min_page_views: int = 1
-    shards: int = 8
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Makes the two sources, each told how to decode its messages; they emit a `Poll` at a time.
+    """Makes the two sources, each given what decodes its messages. They emit `PolledBatch`es.
 
-    `reread` makes what can read events again, by their positions: with it a snapshot need only hold these.
+    Args:
+        events: makes the source of events.
+        purchases: makes the source of purchase rows.
+        event_fetcher: makes what fetches events again by position; with it, snapshots hold positions, not events.
+        events_topic: name of the events' topic.
+        purchases_topic: name of the purchase rows' topic.
     """
 
     events: Callable[[Decode], Source[PolledBatch]]
@@ -64,50 +60,61 @@ class Inputs:
     purchases_topic: str = "purchases"
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """The five sinks."""
+class Observer(Protocol):
+    """Looks at what flows by, such as the dashboard."""
 
-    visits: Sink[Keyed]
-    suspicious_visits: Sink[Keyed]
-    late_events: Sink[Keyed]
-    dead_letters: Sink[Keyed]
-    unmatched_purchases: Sink[Keyed]
+    live_state: LiveState
+
+    def attach(
+        self,
+        polled: Stream[PolledBatch],
+        on_time: KeyedStream[OnTimeBatch],
+        unmatched: Stream[Purchase],
+        closed: KeyedStream[list[ClosedSession]],
+    ) -> None:
+        """Adds steps to the dataflow that look at these streams and emit nothing."""
 
 
 def build(
     inputs: Inputs,
-    outputs: Outputs,
+    sinks: Mapping[str, Sink[Keyed]],
     rules: Rules,
     alignment: SourceAlignment | None = None,
     fingerprint: JobFingerprint | None = None,
-    probe: DashboardProbe | None = None,
+    hooks: Hooks | None = None,
+    observer: Observer | None = None,
 ) -> Dataflow:
-    """Puts the job together.
+    """Builds the dataflow.
 
     Args:
-        inputs: the two sources.
-        outputs: the five sinks.
-        rules: their numbers.
-        pace: is shared with sources that keep it.
-        origin: stands in the snapshots.
-        onlooker: sees what passes; without one nothing is done for it.
+        inputs: make the two sources.
+        sinks: one for each of `OUTPUTS`, by its name.
+        rules: the numbers in the rules.
+        alignment: is shared with the sources.
+        fingerprint: identifies the job in snapshots.
+        hooks: are called by the operators.
+        observer: looks at what flows by; without one, no step is added for it.
     """
-    alignment, fingerprint = alignment or SourceAlignment(), fingerprint or JobFingerprint(rules.shards)
-    live_state = probe.live_state if probe is not None else None
-    serializer = (
+    alignment, fingerprint, hooks = (
+        alignment or SourceAlignment(),
+        fingerprint or JobFingerprint(rules.shards),
+        hooks or Hooks(),
+    )
+    live_state = observer.live_state if observer is not None else None
+    serializer: StateSerializer = (
         ReferenceSerializer(inputs.event_fetcher(decode_event))
         if inputs.event_fetcher is not None
         else IdentitySerializer(SessionAccumulator)
     )
+    # ids of stateful steps are keys in the recovery store: a job resumes only where they stay as they are
     flow = Dataflow("visits")
     events = op.input("read_events", flow, inputs.events(decode_event))
     purchases = op.input("read_purchases", flow, inputs.purchases(decode_purchase))
     polled = op.merge("merge", events, purchases)
     batches = op.flat_map("shard", polled, sharder(rules.shards))
-    on_time = track_watermark("clock", batches, rules.lateness, fingerprint, alignment, live_state)
-    joined = interval_join("join_purchases", on_time, rules.window, AMOUNTS, fingerprint, live_state)
-    closed = session_window(
+    on_time = track_watermark("clock", batches, rules.lateness, fingerprint, alignment, hooks, live_state)
+    joined = interval_join("join_purchases", on_time, rules.window, AMOUNTS, fingerprint, hooks, live_state)
+    sessions = session_window(
         "session_window",
         joined,
         rules.gap,
@@ -117,75 +124,38 @@ def build(
         accumulate,
         merge,
         serializer,
+        hooks,
         live_state,
     )
+    closed = op.map_value("finish", sessions, finalizer(rules))
 
-    late_in_log = op.flat_map("take_late", polled, lambda poll: poll.late)
+    reject_late = rejecter(inputs.events_topic, inputs.purchases_topic, LATE)
+    reject_unmatched = rejecter(inputs.events_topic, inputs.purchases_topic, NO_EVENT)
+    late_in_partition = op.flat_map("take_late", polled, lambda batch: batch.late)
     late_in_shard = op.flat_map("take_overtaken", on_time, lambda keyed: keyed[1].late)
-    late = op.branch("split_late", op.merge("merge_late", late_in_log, late_in_shard), lambda row: type(row) is Event)
-    late_events = op.map("encode_late_events", late.trues, rejecter(inputs.events_topic, LATE))
-    late_purchases = op.map("encode_late_purchases", late.falses, rejecter(inputs.purchases_topic, LATE))
-    met_nobody = op.flat_map("take_unmatched", joined, lambda keyed: keyed[1].unmatched)
-    without_event = op.map("encode_unmatched", met_nobody, rejecter(inputs.purchases_topic, NO_EVENT))
-    unmatched = op.merge("merge_unmatched", late_purchases, without_event)
-
-    closed_sessions = op.map_value("finish", closed, finalizer(rules))
-    op.output("write_visits", op.flat_map("encode_visits", closed_sessions, visits), outputs.visits)
-    op.output(
-        "write_suspicious", op.flat_map("encode_suspicious", closed_sessions, suspicious), outputs.suspicious_visits
+    late = op.branch(
+        "split_late", op.merge("merge_late", late_in_partition, late_in_shard), lambda row: type(row) is Event
     )
-    op.output("write_late_events", late_events, outputs.late_events)
-    op.output("write_dead_letters", op.flat_map("encode_dead_letters", polled, dead_letters), outputs.dead_letters)
-    op.output("write_unmatched_purchases", unmatched, outputs.unmatched_purchases)
-    if probe is not None:
-        probe.attach(polled, on_time, met_nobody, closed_sessions)
+    unmatched = op.flat_map("take_unmatched", joined, lambda keyed: keyed[1].unmatched)
+    feeds: dict[Feed, Stream[Any]] = {
+        Feed.CLOSED_SESSIONS: closed,
+        Feed.LATE_EVENTS: op.map("reject_late_events", late.trues, reject_late),
+        Feed.UNREADABLE: op.flat_map("take_unreadable", polled, lambda batch: batch.unreadable),
+        Feed.UNMATCHED_PURCHASES: op.merge(
+            "merge_unmatched",
+            op.map("reject_late_purchases", late.falses, reject_late),
+            op.map("reject_unmatched", unmatched, reject_unmatched),
+        ),
+    }
+    for spec in OUTPUTS:
+        encoded = op.flat_map(f"encode_{spec.step_name}", feeds[spec.feed], spec.encode)
+        op.output(f"write_{spec.step_name}", encoded, sinks[spec.name])
+    if observer is not None:
+        observer.attach(polled, on_time, unmatched, closed)
     return flow
 
 
 def finalizer(rules: Rules) -> Callable[[list[Session[SessionAccumulator]]], list[ClosedSession]]:
-    """Makes of sessions that are closed what is to be written of them."""
-    most, fewest = rules.max_events, rules.min_page_views
-    return lambda sessions: [finalize(session, most, fewest) for session in sessions]
-
-
-def visits(keyed: tuple[str, list[ClosedSession]]) -> Iterator[Keyed]:
-    """The rows of sessions, each session's in order of time."""
-    for session in keyed[1]:
-        rows = encode_visits(session.events, session.identity, session.amount)
-        yield session.user.decode(), OutgoingRecords(session.user, rows)
-
-
-def suspicious(keyed: tuple[str, list[ClosedSession]]) -> Iterator[Keyed]:
-    """The suspicious ones among sessions."""
-    for session in keyed[1]:
-        if session.suspicion is not None:
-            row = encode_suspicious(session.identity, session.user, session.suspicion)
-            yield session.user.decode(), OutgoingRecords(session.user, [row])
-
-
-def rejecter(topic: str, reason: str) -> Callable[[InputRecord], Keyed]:
-    """Makes of a row of a topic one that says why it is none of a visit."""
-
-    def reject(row: InputRecord) -> Keyed:
-        offset, partition = divmod(row.position, PARTITION_LIMIT)
-        return _rejected(RejectedRecord(row.user, row.value, reason, f"{topic}/{partition}", offset))
-
-    return reject
-
-
-def dead_letters(poll: PolledBatch) -> Iterator[Keyed]:
-    return map(_rejected, poll.unreadable)
-
-
-def _rejected(message: RejectedRecord) -> Keyed:
-    """A message as it came, with headers that say why it is here and where it was."""
-    topic, _, partition = message.source.rpartition("/")
-    headers = [
-        ("reason", message.reason.encode()),
-        ("topic", topic.encode()),
-        ("partition", partition.encode()),
-        ("offset", b"%d" % message.offset),
-    ]
-    # a message without a key goes where its origin says, so that a replay puts it into the same partition
-    route = message.key.decode(errors="replace") if message.key is not None else message.source
-    return route, OutgoingRecords(message.key, [message.value], headers)
+    """Makes what turns closed session windows into results."""
+    thresholds = rules.thresholds
+    return lambda sessions: [finalize(session, thresholds) for session in sessions]

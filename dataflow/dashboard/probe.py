@@ -17,16 +17,16 @@ import msgspec
 from bytewax.operators import KeyedStream, Stream
 
 from dataflow.clickstream.records import Event, InputRecord, Purchase
-from dataflow.clickstream.sessions import TOO_FEW_PAGE_VIEWS, TOO_MANY_EVENTS, ClosedSession
+from dataflow.clickstream.sessions import ClosedSession
+from dataflow.clickstream.suspicion import label_of
 from dataflow.dashboard.swim_lane import SwimLane, UserHistory, where
 from dataflow.observability.formatting import duration, shortened, unix_seconds
 from dataflow.streaming.batches import OnTimeBatch, PolledBatch, RejectedRecord
-from dataflow.streaming.operators import LiveState
+from dataflow.streaming.hooks import LiveState
 from dataflow.streaming.sharding import number_of, shard_of
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 
 SHOWN = 8  # of each kind
-_SUSPICIONS = {TOO_MANY_EVENTS: "too many events", TOO_FEW_PAGE_VIEWS: "too few page views"}
 
 
 class ListedRow(msgspec.Struct):
@@ -61,7 +61,7 @@ class _SuspiciousSession:
 
     def noted(self) -> ListedRow:
         return ListedRow(
-            reason=_SUSPICIONS[self.suspicion],
+            reason=label_of(self.suspicion),
             text=self.identity.decode(),
             time=unix_seconds(self.start),
             user=shortened(self.user),
@@ -165,12 +165,12 @@ class DashboardProbe:
 
     def watermark(self) -> Time:
         """The slowest shard's."""
-        return min((clock.watermark for clock in list(self.live_state.clocks)), default=MIN_TIME)
+        return min((clock.watermark for clock in list(self.live_state.watermarks)), default=MIN_TIME)
 
     def max_timestamps(self) -> dict[str, Time]:
         """Each partition's, as far as all shards of this process have heard; of all processes' partitions."""
         marks: dict[str, Time] = {}
-        for clock in list(self.live_state.clocks):
+        for clock in list(self.live_state.watermarks):
             for source, mark in list(clock.max_timestamps.items()):
                 marks[source] = min(mark, marks.get(source, mark))
         return marks

@@ -6,7 +6,6 @@ lets no script run that is not the page's own.
 """
 
 import ipaddress
-import re
 import threading
 from functools import partial
 from http import HTTPStatus
@@ -14,6 +13,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from dataflow.clickstream.users import parse_user
 from dataflow.dashboard.views import DashboardFeed
 from dataflow.observability import http
 
@@ -29,7 +29,6 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_USER = re.compile(r"-?[0-9]{1,4300}")
 
 
 class _File(NamedTuple):
@@ -60,7 +59,7 @@ class Page:
         self.files = _files()
         self.places = threading.BoundedSemaphore(LOOKING)
         self.closed = threading.Event()
-        self._server = http.serve("page", address, port, partial(_Answer, self))
+        self._server = http.serve("VISITS_PAGE_PORT", address, port, partial(_Answer, self))
         host = f"[{address}]" if ":" in address else address
         self.url = f"http://{host}:{self._server.server_port}/"
 
@@ -91,13 +90,16 @@ class _Answer(http.QuietHandler):
 
     def _stream_for(self, query: str) -> None:
         [user] = parse_qs(query).get("user", [""])[-1:]
-        if user and not _USER.fullmatch(user):
+        try:
+            followed = parse_user(user) if user else None
+        except ValueError:
             self._say(HTTPStatus.BAD_REQUEST, "a user is a whole number")
-        elif not self._page.places.acquire(blocking=False):
+            return
+        if not self._page.places.acquire(blocking=False):
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, f"{LOOKING} are looking already")
         else:
             try:
-                self._stream(b"%d" % int(user) if user else None)
+                self._stream(followed)
             finally:
                 self._page.places.release()
 

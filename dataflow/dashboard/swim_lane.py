@@ -158,7 +158,7 @@ def _open(session: Session[SessionAccumulator], hold: int) -> _Part | None:
     if not events:
         return None  # it is just being made
     span = SessionBar(
-        id=session_id(session).decode(),
+        id=session_id(session.user, session.start).decode(),
         start=unix_seconds(session.start),
         end=unix_seconds(session.end),
         events=len(session.fold.events),

@@ -61,4 +61,4 @@ def serve(port: int, kafka_is_up: Callable[[], bool], progress: Progress) -> Non
             self.end_headers()
             self.wfile.write(body)
 
-    http.serve("health", "", port, Probe)
+    http.serve("VISITS_HEALTH_PORT", "", port, Probe)

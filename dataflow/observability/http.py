@@ -7,7 +7,6 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from dataflow.runtime.settings import PREFIX
 from dataflow.streaming.errors import UserError
 
 
@@ -20,8 +19,18 @@ class QuietHandler(BaseHTTPRequestHandler):
         pass
 
 
-def serve(name: str, address: str, port: int, handler: Callable[..., QuietHandler]) -> ThreadingHTTPServer:
-    """Answers from now on; `name` is that of the setting with the port. Raises UserError if that cannot be had."""
+def serve(setting: str, address: str, port: int, handler: Callable[..., QuietHandler]) -> ThreadingHTTPServer:
+    """Serves from now on, in a thread.
+
+    Args:
+        setting: the setting that says the port, for messages.
+        address: to listen at; empty: all addresses.
+        port: to listen at; 0: any free one.
+        handler: answers requests.
+
+    Raises:
+        UserError: the port cannot be had.
+    """
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -34,6 +43,6 @@ def serve(name: str, address: str, port: int, handler: Callable[..., QuietHandle
         server = Server((address, port), handler)
     except OSError as error:
         where = f"port {port} on {address}" if address else f"port {port}"
-        raise UserError(f"{PREFIX}{name.upper()}_PORT: {where} cannot be had: {error.strerror}") from None
-    threading.Thread(target=server.serve_forever, name=name, daemon=True).start()
+        raise UserError(f"{setting}: {where} cannot be had: {error.strerror}") from None
+    threading.Thread(target=server.serve_forever, name=setting, daemon=True).start()
     return server

@@ -1,7 +1,6 @@
-"""What the job says on standard error: one line an event of its life, for people or for machines.
+"""The job's log on standard error: one line an event of its life, as text or as a JSON object.
 
-On a terminal a line is ``visits: `` and a sentence; elsewhere it is a JSON object. Errors take the same road, so that
-whoever reads the lines need not know two forms.
+Errors go the same way, so that a reader of the log needs to know only one form.
 """
 
 import json
@@ -10,19 +9,19 @@ import sys
 from datetime import datetime, timezone
 from typing import NoReturn
 
-from dataflow.runtime.settings import PREFIX, variables
-
 log = logging.getLogger("visits")
 
 _LEVELS = ("info", "warning", "error")
 _TEXT = "visits: %(message)s"
 
 
-def start() -> None:
-    """From now on lines are written, as the environment says; a wrong value there is told when settings are read."""
-    told = variables()
-    form = told.get(PREFIX + "LOG_FORMAT", "auto")
-    level = told.get(PREFIX + "LOG_LEVEL", "info")
+def start(form: str, level: str) -> None:
+    """Starts logging to standard error; unknown values are taken for the defaults.
+
+    Args:
+        form: "text", "json" (an object a line), or "auto": text on a terminal, otherwise JSON.
+        level: the least severe level that is logged: "info", "warning" or "error".
+    """
     as_text = form == "text" or form != "json" and sys.stderr.isatty()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(_TEXT) if as_text else _Json())

@@ -1,7 +1,7 @@
-"""What the job tells Prometheus, beside the engine's own metrics and on the engine's own port.
+"""The job's metrics for Prometheus, beside the engine's own and on the engine's port.
 
-Counters grow by whole batches. What is only worth knowing at the moment of a scrape is looked up then, in `_Standing`.
-They belong to the process, as Prometheus' own do, and its workers share them; none has a user in it.
+Counters grow by whole batches. Values that matter only at the moment of a scrape are looked up then, by
+`_ProgressCollector`. Metrics belong to the process and are shared by its workers; no label has a user in it.
 """
 
 from collections import Counter as Tally
@@ -15,9 +15,9 @@ from prometheus_client.registry import Collector
 
 from dataflow.observability.progress import Progress
 from dataflow.streaming.batches import OutgoingRecords, PolledBatch
+from dataflow.streaming.hooks import Hooks
 
-IN_ITS_LOG, OVERTAKEN = "log", "overtaken"
-UNREADABLE = ("json", "fields", "time", "ahead", "amount", "encoding", "empty")  # kinds of mistakes in messages
+IN_ITS_LOG, OVERTAKEN = "log", "overtaken"  # kinds of late rows
 
 rows_read = Counter("visits_rows_read", "Messages read from an input topic.", ["topic"])
 rows_written = Counter("visits_rows_written", "Rows handed over to Kafka for an output topic.", ["topic"])
@@ -48,29 +48,44 @@ _LOADED = time()  # a second or two after the start of the process, which only L
 
 
 class InputCounters:
-    """What is counted of one input topic."""
+    """Counts the messages of one input topic."""
 
     def __init__(self, topic: str) -> None:
         self._read = rows_read.labels(topic)
         self._late = rows_late.labels(topic, IN_ITS_LOG)
-        rows_late.labels(topic, OVERTAKEN)  # so that it is there before there is one
-        self._unreadable = {kind: dead_letters.labels(topic, kind) for kind in UNREADABLE}
+        rows_late.labels(topic, OVERTAKEN)  # so that the series exists before the first such row
+        self._topic = topic
 
-    def count(self, poll: PolledBatch) -> None:
-        self._read.inc(len(poll.rows) + len(poll.late) + len(poll.unreadable))
-        if poll.late:
-            self._late.inc(len(poll.late))
-        if poll.unreadable:
-            for kind, times in Tally(each.kind for each in poll.unreadable).items():
-                self._unreadable[kind].inc(times)
+    def count(self, batch: PolledBatch) -> None:
+        self._read.inc(len(batch.rows) + len(batch.late) + len(batch.unreadable))
+        if batch.late:
+            self._late.inc(len(batch.late))
+        if batch.unreadable:
+            for kind, times in Tally(each.kind for each in batch.unreadable).items():
+                dead_letters.labels(self._topic, kind).inc(times)
 
 
-def count_overtaken(source: str, rows: int) -> None:
+def hooks() -> Hooks:
+    """What the operators call, for the metrics."""
+    return Hooks(on_late=_on_late, on_unmatched=unmatched.inc, on_sessions=_on_sessions, on_snapshot=_on_snapshot)
+
+
+def _on_late(source: str, rows: int) -> None:
     rows_late.labels(source.rpartition("/")[0], OVERTAKEN).inc(rows)
 
 
+def _on_sessions(open_change: int, begun: int, closed: int) -> None:
+    sessions_open.inc(open_change)
+    sessions_opened.inc(begun)
+    sessions_closed.inc(closed)
+
+
+def _on_snapshot(step: str, before: int, now: int) -> None:
+    state_bytes.labels(step).inc(now - before)
+
+
 class OutputCounters:
-    """What is counted of one output topic."""
+    """Counts the records of one output topic."""
 
     def __init__(self, topic: str) -> None:
         self._written = rows_written.labels(topic)
@@ -87,46 +102,29 @@ def _rows(outputs: Iterable[OutgoingRecords]) -> int:
     return sum(len(output.values) for output in outputs)
 
 
-class OpenSessions:
-    """How many sessions one shard has open; all shards of a process add up."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._opened = 0
-
-    def are(self, count: int, opened: int = 0) -> None:
-        """There are so many now, and so many have ever been opened here."""
-        if opened != self._opened:
-            sessions_opened.inc(opened - self._opened)
-            self._opened = opened
-        if count != self._last:
-            sessions_open.inc(count - self._last)
-            self._last = count
-
-
 class StateSize:
-    """How large the state of one part of a step is; all parts add up."""
+    """The bytes of one part's state in its last snapshot; the parts of a step add up."""
 
     def __init__(self, step: str) -> None:
-        self._all = state_bytes.labels(step)
+        self._step = step
         self._last = 0
 
     def of(self, state: bytes) -> bytes:
-        """Takes note of a snapshot, and returns it."""
-        self._all.inc(len(state) - self._last)
+        """Records a snapshot, and returns it."""
+        _on_snapshot(self._step, self._last, len(state))
         self._last = len(state)
         return state
 
 
 @cache
 def record_first_poll() -> None:
-    """To be called at every poll; the first one ends the start."""
+    """Called at every poll; the first one ends the start of the process."""
     began = REGISTRY.get_sample_value("process_start_time_seconds")
     resume_seconds.set(time() - (began or _LOADED))
 
 
-class _Standing(Collector):
-    """Where everything stands at the moment of a scrape."""
+class _ProgressCollector(Collector):
+    """Reports the progress of partitions and of event time at the moment of a scrape."""
 
     def __init__(self) -> None:
         self.progress: Progress | None = None
@@ -169,15 +167,15 @@ def _by_partition(name: str, help: str, values: Iterable[tuple[str, float]]) -> 
     return family
 
 
-_standing = _Standing()
-REGISTRY.register(_standing)
+_progress_collector = _ProgressCollector()
+REGISTRY.register(_progress_collector)
 
 
 def watch(progress: Progress) -> None:
-    """From now on a scrape says how far this has come."""
-    _standing.progress = progress
+    """From now on a scrape reports this progress."""
+    _progress_collector.progress = progress
 
 
 def set_function(gauge: Gauge, ask: Callable[[], float]) -> None:
-    """A scrape asks for the value."""
+    """A scrape calls `ask` for the value."""
     gauge.set_function(ask)

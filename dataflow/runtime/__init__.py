@@ -1,0 +1,1 @@
+"""The job as a process: settings, recovery store, cluster, start and stop."""

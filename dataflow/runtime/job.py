@@ -1,4 +1,4 @@
-"""The job: the pipeline between the Kafka topics that the settings name."""
+"""The job: the topology between the Kafka topics that the settings name."""
 
 import atexit
 import faulthandler
@@ -12,7 +12,9 @@ from collections import Counter
 
 from bytewax.dataflow import Dataflow
 
-from dataflow.clickstream.topology import Inputs, Outputs, Rules, build
+from dataflow.clickstream.dead_letters import KINDS
+from dataflow.clickstream.outputs import OUTPUTS
+from dataflow.clickstream.topology import Inputs, build
 from dataflow.dashboard.probe import DashboardProbe
 from dataflow.dashboard.server import Page
 from dataflow.dashboard.views import DashboardFeed
@@ -28,10 +30,11 @@ from dataflow.kafka.source import KafkaSource, SourceContext
 from dataflow.observability import health, lifecycle, logs, metrics
 from dataflow.observability.progress import Progress
 from dataflow.runtime.cluster import ProcessInfo
+from dataflow.runtime.errors import install_error_handler
 from dataflow.runtime.recovery_store import drop_unfinished_epochs
-from dataflow.runtime.settings import PREFIX, Settings, load
+from dataflow.runtime.settings import PREFIX, Settings, load, log_options
 from dataflow.streaming.alignment import SourceAlignment
-from dataflow.streaming.errors import UserError, install_error_handler
+from dataflow.streaming.errors import UserError
 from dataflow.streaming.state import JobFingerprint, StateCodec
 from dataflow.streaming.time import SECOND
 
@@ -39,38 +42,27 @@ log = logging.getLogger("visits")
 
 
 def make_flow(process_info: ProcessInfo | None = None) -> Dataflow:
-    """Reads the settings, looks at the cluster and builds the dataflow; ends the process with one line if it cannot.
+    """Reads the settings, checks the topics and builds the dataflow; ends the process with one line if it cannot.
 
     Args:
-        place: where this process stands in its cluster; if it is not said, what the engine was told.
+        process_info: this process in its cluster; by default what the engine's command line or variables say.
     """
-    # rows and sessions make no cycles, and to look for some among all that are open took a third of the time
+    # rows and sessions form no cycles; searching the open ones for cycles took a third of the time
     gc.set_threshold(200_000, 50, 1_000)
-    logs.start()
-    os.environ["RUST_BACKTRACE"] = "0"  # the engine's own frames say nothing of what went wrong
+    logs.start(*log_options())
+    os.environ["RUST_BACKTRACE"] = "0"  # a backtrace of the engine's own frames helps nobody
     install_error_handler()
-    faulthandler.register(signal.SIGUSR1, sys.__stderr__)  # says where every thread is
+    faulthandler.register(signal.SIGUSR1, sys.__stderr__)  # prints where every thread is
     try:
         return _between_topics(load(), process_info or ProcessInfo.as_told())
     except UserError as error:
         logs.fail(error)
 
 
-def rules_of(settings: Settings) -> Rules:
-    """The settings' seconds as the rules count them."""
-    return Rules(
-        gap=round(settings.session_gap * SECOND),
-        window=round(settings.match_window * SECOND),
-        lateness=round(settings.allowed_lateness * SECOND),
-        max_events=settings.max_events,
-        min_page_views=settings.min_page_views,
-        shards=settings.shards,
-    )
-
-
 def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
-    rules, alignment = rules_of(settings), SourceAlignment()
+    rules, alignment = settings.rules, SourceAlignment()
     connection = Connection(settings)
+    metrics.set_function(metrics.kafka_up, connection.is_up)
     admin = connect(connection)
     partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
     fingerprint = _fingerprint(settings)
@@ -88,6 +80,7 @@ def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     lease = Lease(metadata, output_starts, settings.group) if is_first else None
     if lease is not None:
         lease.take()
+        metrics.set_function(metrics.lease_held, lease.is_held)
         lifecycle.exit_hooks.append(lease.release)
         atexit.register(lease.release)
     if process_info.store is not None:
@@ -95,6 +88,9 @@ def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     end_offsets = EndOffsetPoller(admin, connection, read, settings.group, round(settings.outage_grace * SECOND))
     progress = Progress(end_offsets, alignment, rules.lateness, live=not settings.stop_at_end)
     metrics.watch(progress)
+    for topic in settings.inputs:
+        for kind in KINDS:
+            metrics.dead_letters.labels(topic, kind)  # so that the series exists before the first such message
     if settings.health_port:
         health.serve(settings.health_port, connection.is_up, progress)
     probe = None
@@ -131,17 +127,19 @@ def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         events_topic=settings.topic_user_events,
         purchases_topic=settings.topic_purchases,
     )
-    return build(inputs, Outputs(*map(sink, settings.outputs)), rules, alignment, fingerprint, probe)
+    sinks = {spec.name: sink(settings.topic(spec)) for spec in OUTPUTS}
+    return build(inputs, sinks, rules, alignment, fingerprint, metrics.hooks(), probe)
 
 
 def _fingerprint(settings: Settings) -> JobFingerprint:
-    @functools.cache  # every step of every shard is resumed, and once is enough
+    @functools.cache  # called for every step of every shard, and told once
     def on_change(name: str, before: float, now: float) -> None:
         log.info(
             "%s is now %g and was %g: the new value holds from the last snapshot on; what was written by then stays",
             PREFIX + name.upper(), now, before,
         )  # fmt: skip
 
-    told = "session_gap", "match_window", "allowed_lateness", "max_events", "min_page_views"
-    numbers = {name: getattr(settings, name) for name in told}
+    durations = "session_gap", "match_window", "allowed_lateness"
+    numbers: dict[str, float] = {name: getattr(settings, name) for name in durations}
+    numbers |= settings.thresholds
     return JobFingerprint(settings.shards, settings.inputs + settings.outputs, settings.group, numbers, on_change)

@@ -6,13 +6,17 @@ The engine keeps its own names (``BYTEWAX_*``); the README has the table of all 
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dataflow.clickstream.outputs import OUTPUTS, OutputSpec
+from dataflow.clickstream.rules import Rules
+from dataflow.clickstream.suspicion import SUSPICION_RULES
 from dataflow.streaming.errors import UserError
+from dataflow.streaming.time import SECOND
 
 PREFIX = "VISITS_"
 KAFKA_PREFIX = PREFIX + "KAFKA_"
@@ -22,8 +26,28 @@ Seconds = Annotated[float, Field(allow_inf_nan=False, le=1e9)]  # thirty years
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
-class Settings(BaseSettings):
-    """What the job is told from outside; durations are in seconds of event time."""
+if TYPE_CHECKING:
+
+    class _Registered(BaseSettings):
+        pass
+
+else:  # one setting for each registered suspicion rule and output
+    _Registered = create_model(
+        "_Registered",
+        __base__=BaseSettings,
+        **{
+            rule.threshold.name: (
+                int,
+                Field(rule.threshold.default, ge=rule.threshold.minimum, description=rule.threshold.description),
+            )
+            for rule in SUSPICION_RULES
+        },
+        **{f"topic_{spec.setting}": (TopicName, Field(spec.name, description=spec.description)) for spec in OUTPUTS},
+    )
+
+
+class Settings(_Registered):
+    """The settings of a job. Durations are in seconds of event time."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
 
@@ -45,8 +69,6 @@ class Settings(BaseSettings):
         description="so long after an outage of the brokers, and after a start, silence does not move the time: "
         "those who write may be on their way back with old rows (librdkafka pauses up to 15 s)",
     )
-    max_events: int = Field(5, ge=1, description="a session with more events than this is suspicious")
-    min_page_views: int = Field(1, ge=0, description="and so is one with fewer page views than this")
     shards: int = Field(
         8, ge=1, le=1024, description="parts into which users are divided; more workers than this have nothing to do"
     )
@@ -82,13 +104,6 @@ class Settings(BaseSettings):
     )
     topic_user_events: TopicName = Field("user-events", description="input: the clicks")
     topic_purchases: TopicName = Field("purchases", description="input: the amounts")
-    topic_visits: TopicName = Field("visits", description="output: every event with its session and amount")
-    topic_suspicious_visits: TopicName = Field("suspicious-visits", description="output: sessions that look wrong")
-    topic_late_events: TopicName = Field("late-events", description="output: events that came too late, as they came")
-    topic_dead_letters: TopicName = Field("dead-letters", description="output: messages that cannot be read, and why")
-    topic_unmatched_purchases: TopicName = Field(
-        "unmatched-purchases", description="output: purchase rows without an event"
-    )
     kafka_file: Path | None = Field(
         None, description="file of librdkafka properties, one `name=value` a line (TLS, SASL)"
     )
@@ -103,13 +118,28 @@ class Settings(BaseSettings):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the topics that are written."""
-        return (
-            self.topic_visits,
-            self.topic_suspicious_visits,
-            self.topic_late_events,
-            self.topic_dead_letters,
-            self.topic_unmatched_purchases,
+        """Names of the topics that are written, in the order of `OUTPUTS`."""
+        return tuple(map(self.topic, OUTPUTS))
+
+    def topic(self, spec: OutputSpec) -> str:
+        """Name of an output's topic."""
+        name: str = getattr(self, f"topic_{spec.setting}")
+        return name
+
+    @property
+    def thresholds(self) -> dict[str, int]:
+        """The thresholds of the suspicion rules, by name."""
+        return {rule.threshold.name: getattr(self, rule.threshold.name) for rule in SUSPICION_RULES}
+
+    @property
+    def rules(self) -> Rules:
+        """The numbers in the rules, in microseconds."""
+        return Rules(
+            gap=round(self.session_gap * SECOND),
+            window=round(self.match_window * SECOND),
+            lateness=round(self.allowed_lateness * SECOND),
+            shards=self.shards,
+            thresholds=self.thresholds,
         )
 
     @property
@@ -160,7 +190,7 @@ class _KafkaProperties(PydanticBaseSettingsSource):
 
 
 def load() -> Settings:
-    """Reads the settings.
+    """Reads the settings from the environment and from `.env`.
 
     Raises:
         UserError: a value is wrong or a name unknown; its text is one line that says which and why.
@@ -184,6 +214,12 @@ def load() -> Settings:
 
 
 def variables() -> dict[str, str]:
-    """The environment over ``.env``, names in capitals as pydantic-settings compares them."""
+    """The variables of the environment and of `.env`, names in capitals; the environment wins."""
     file = {name: value or "" for name, value in dotenv_values(ENV_FILE).items()}
     return {name.upper(): value for name, value in {**file, **os.environ}.items()}
+
+
+def log_options() -> tuple[str, str]:
+    """Format and level of the log, unchecked: logging starts before the settings are read."""
+    given = variables()
+    return given.get(PREFIX + "LOG_FORMAT", "auto"), given.get(PREFIX + "LOG_LEVEL", "info")

@@ -1,6 +1,7 @@
-"""What travels between the steps: many rows at a time, each batch with the time it brings.
+"""The elements of the stream: batches of rows, each with the progress of event time that it brings.
 
-Rows and time take the same road. A batch's time counts only after its rows, or it would make them late.
+Watermarks travel in band, after their rows: a batch's progress counts only once its rows are in, or it would make them
+late.
 """
 
 from functools import cache
@@ -13,78 +14,78 @@ from dataflow.streaming.watermark import SourceProgress
 
 
 class RejectedRecord(msgspec.Struct, array_like=True, gc=False):
-    """A record that becomes no row: its own bytes, why it was rejected and where it came from."""
+    """A record that becomes no row of the main output: its own bytes, where it came from, and why."""
 
     key: bytes | None
     value: bytes | None
     reason: str
     source: str  # "topic/partition"
     offset: int
-    kind: str = ""  # a category of unreadable records, one of few: a label of metrics
+    kind: str = ""  # category of an unreadable record, one of few: a label of metrics
 
 
 class PolledBatch(msgspec.Struct):
-    """What one poll of one partition gave."""
+    """The records of one poll of one partition."""
 
-    rows: list  # readable and on time
+    rows: list[Any]  # readable and on time
     time: SourceProgress
-    late: list
+    late: list[Any]
     unreadable: list[RejectedRecord]
 
 
-class ShardBatch(msgspec.Struct):
-    """A shard's part of a poll, so all its rows are of one side; it may be empty, its time counts all the same."""
-
-    rows: list
-    time: SourceProgress
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Rows of a type that is in `messagepack_types` cross processes as MessagePack: a pickle takes four times as long."""
-        kinds = set(map(type, self.rows))
-        if len(kinds) == 1 and (kind := kinds.pop()) in messagepack_types:
-            return _from_messagepack, (kind, _encode(self.rows), self.time)
-        return ShardBatch, (self.rows, self.time)
-
-
-# types of rows that msgspec restores exactly as they were; a module that defines such rows adds them
+# types of rows that msgspec restores exactly as they were; a module that defines such rows adds them here
 messagepack_types: set[type[msgspec.Struct]] = set()
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class ShardBatch(msgspec.Struct):
+    """One shard's part of a polled batch. It may be empty: its progress counts all the same.
+
+    All rows are of one side of a join.
+    """
+
+    rows: list[Any]
+    time: SourceProgress
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles for another process. MessagePack, for types that allow it, takes a quarter of the time of a pickle."""
+        types = set(map(type, self.rows))
+        if len(types) == 1 and (row_type := types.pop()) in messagepack_types:
+            return _from_messagepack, (row_type, _encode(self.rows), self.time)
+        return ShardBatch, (self.rows, self.time)
+
+
 @cache
-def _decoder(kind: type[msgspec.Struct]) -> msgspec.msgpack.Decoder[list[Any]]:
-    return msgspec.msgpack.Decoder(list[kind])  # type: ignore[valid-type]
+def _decoder(row_type: Any) -> msgspec.msgpack.Decoder[list[Any]]:
+    return msgspec.msgpack.Decoder(list[row_type])
 
 
-def _from_messagepack(kind: type[msgspec.Struct], rows: bytes, time: SourceProgress) -> ShardBatch:
-    return ShardBatch(_decoder(kind).decode(rows), time)
+def _from_messagepack(row_type: type[msgspec.Struct], rows: bytes, time: SourceProgress) -> ShardBatch:
+    return ShardBatch(_decoder(row_type).decode(rows), time)
 
 
 class WatermarkedBatch(msgspec.Struct):
-    """Rows of a shard that are on time, and its watermark once they are in.
+    """Rows of one shard, and the shard's watermark once they are in. Rows have a `time` and a `user`."""
 
-    This is what `session_window` takes, from whatever flow: rows need a `time` and a `user`.
-    """
-
-    rows: list
+    rows: list[Any]
     watermark: Time
 
 
 class OnTimeBatch(WatermarkedBatch):
-    """A shard's batch after its clock has heard it."""
+    """A shard's batch after the watermark tracker."""
 
-    late: list  # on time in their own partition, but it had run dry and the others went on without it
+    late: list[Any]  # on time in their own partition, but it had been idle and the watermark went on without it
 
 
 class JoinedBatch(WatermarkedBatch):
-    """A shard's batch after the join: its rows from the left, then the matches."""
+    """A shard's batch after the join: its rows of the left side, then the matches."""
 
-    unmatched: list  # rows from the right whose time is over and that met nobody
+    unmatched: list[Any]  # rows of the right side that expired without a match
 
 
 class OutgoingRecords(msgspec.Struct):
-    """Rows for one topic, all of one key, in order; headers, if any, are each row's."""
+    """Records for one topic, all with one key, in order; headers, if any, are those of each record."""
 
     key: bytes | None
     values: list[bytes | None]

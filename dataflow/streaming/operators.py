@@ -1,71 +1,63 @@
-"""The rules as Bytewax operators, keyed by shard.
+"""Event time, the interval join and session windows as Bytewax operators, keyed by shard.
 
-A shard is a group of users, its key ``"0"`` to ``"N-1"``. One element is a whole batch: Bytewax spends about 10 us on
-every key that it wakes, so a key for every user would cost more than all the rest. No operator asks the wall clock;
-all of them are driven by the watermarks that come with the batches.
+A shard is a group of users. One element of the stream is a batch of one shard: Bytewax spends about 10 us on every key
+that it wakes, so a key for every user would cost more than everything else. No operator reads the wall clock; all are
+driven by the watermarks that arrive with the batches.
 """
 
-from dataclasses import dataclass, field
-
-# Callable of typing: Bytewax cannot look into that of collections.abc on Python 3.10
-from typing import Any, Callable, Protocol, TypeVar
+# Callable of typing: Bytewax inspects the annotations, and on Python 3.10 cannot read that of collections.abc
+from typing import Any, Callable, Generic, Protocol, TypeVar  # noqa: UP035
 
 import bytewax.operators as op
 import msgspec
 from bytewax.dataflow import operator
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
-from dataflow.observability import metrics
 from dataflow.streaming.alignment import SourceAlignment
 from dataflow.streaming.batches import JoinedBatch, OnTimeBatch, ShardBatch, WatermarkedBatch
 from dataflow.streaming.errors import UserError, inside_engine
+from dataflow.streaming.hooks import Hooks, LiveState
 from dataflow.streaming.interval_join import IntervalJoin, JoinSpec, JoinState
 from dataflow.streaming.session_windows import Session, SessionWindows
 from dataflow.streaming.state import JobFingerprint, StateCodec
+from dataflow.streaming.stateful_adapter import StatefulAdapter
 from dataflow.streaming.time import MAX_TIME
 from dataflow.streaming.watermark import WatermarkState, WatermarkTracker
 
 Fold = TypeVar("Fold")
 
+_NO_HOOKS = Hooks()
+
 
 class StateSerializer(Protocol):
-    """What a snapshot keeps of a session's fold."""
+    """Decides what a snapshot holds of a session's fold."""
 
-    type: Any  # of what is kept; msgspec can encode it
+    type: Any  # of what `pack` returns; msgspec can encode it
 
-    def pack(self, fold: Any, before: Any) -> Any:
-        """What is kept; `before` is what was kept of this session at the last snapshot, None if there was none."""
+    def pack(self, fold: Any, packed: Any) -> Any:
+        """What the snapshot holds of a fold; `packed` is what the last snapshot held of it, None if there was none."""
 
-    def prefetch(self, references: Any) -> None:
-        """Hears of everything that a process is to unpack, before it has to unpack the first."""
+    def prefetch(self, packed: Any) -> None:
+        """Announces something that will be unpacked; called for all of them before the first is."""
 
-    def unpack(self, references: Any) -> Any:
+    def unpack(self, packed: Any) -> Any:
         """The fold again."""
 
 
 class IdentitySerializer:
-    """Keeps folds as they are; `type` is theirs."""
+    """Holds whole folds in snapshots; `type` is theirs."""
 
     def __init__(self, type: Any) -> None:
         self.type = type
 
-    def pack(self, fold: Any, before: Any) -> Any:
+    def pack(self, fold: Any, packed: Any) -> Any:
         return fold
 
-    def prefetch(self, references: Any) -> None:
+    def prefetch(self, packed: Any) -> None:
         pass
 
-    def unpack(self, references: Any) -> Any:
-        return references
-
-
-@dataclass(frozen=True)
-class LiveState:
-    """The rules at work in the shards of this process, for whoever wants to look at them; each adds itself."""
-
-    clocks: list[WatermarkTracker] = field(default_factory=list)
-    joins: list[IntervalJoin] = field(default_factory=list)
-    sessions: list[SessionWindows] = field(default_factory=list)
+    def unpack(self, packed: Any) -> Any:
+        return packed
 
 
 @operator
@@ -75,39 +67,42 @@ def track_watermark(
     lateness: int,
     fingerprint: JobFingerprint,
     alignment: SourceAlignment,
+    hooks: Hooks = _NO_HOOKS,
     live_state: LiveState | None = None,
 ) -> KeyedStream[OnTimeBatch]:
-    """Advances a shard's watermark, and takes out rows that it has passed.
+    """Advances each shard's watermark, and separates the rows that it has already passed.
 
     Args:
+        step_id: id of the step; a key in the recovery store.
+        up: batches by shard.
         lateness: allowed lateness, in microseconds.
-        origin: whose snapshots they are.
-        pace: hears how far each source has come.
-        at_work: gets the clock of each shard.
+        fingerprint: identifies the job in snapshots.
+        alignment: is told how far each source has come.
+        hooks: `on_late` and `on_snapshot` are called.
+        live_state: gets the tracker of each shard.
     """
 
     def build(state: WatermarkState | None) -> WatermarkTracker:
-        made = WatermarkTracker(lateness)
+        tracker = WatermarkTracker(lateness)
         if state is not None:
             if state.watermark == MAX_TIME:
                 raise UserError("the recovery store is of a run that stopped at the end; start with an empty one")
-            made.restore(state)
+            tracker.restore(state)
         if live_state is not None:
-            live_state.clocks.append(made)
-        return made
+            live_state.watermarks.append(tracker)
+        return tracker
 
     def advance(tracker: WatermarkTracker, batch: ShardBatch) -> OnTimeBatch:
         source = batch.time.source
         rows, late = tracker.split(source, batch.rows)
         watermark = tracker.advance(batch.time)
         if late:
-            metrics.count_overtaken(source, len(late))
-        alignment.hear(source, tracker.source_watermarks[source], len(batch.time.sources))
+            hooks.on_late(source, len(late))
+        alignment.update(source, tracker.source_watermarks[source], len(batch.time.sources))
         return OnTimeBatch(rows, watermark, late)
 
-    return op.stateful_map(
-        "clock", up, _StatefulAdapter(step_id, StateCodec(WatermarkState, fingerprint), build, advance)
-    )
+    codec: StateCodec[WatermarkState] = StateCodec(WatermarkState, fingerprint)
+    return op.stateful_map("clock", up, StatefulAdapter(step_id, codec, build, advance, hooks))
 
 
 @operator
@@ -117,39 +112,44 @@ def interval_join(
     window: int,
     spec: JoinSpec,
     fingerprint: JobFingerprint,
+    hooks: Hooks = _NO_HOOKS,
     live_state: LiveState | None = None,
 ) -> KeyedStream[JoinedBatch]:
-    """Finds rows of two sides that belong together.
+    """Pairs rows of two sides whose times are at most `window` apart.
 
-    Rows from the left go on at once, each match after them as soon as both sides are there. All rows of a batch have to
-    be of one side.
+    Rows of the left side are emitted at once, each match after them as soon as both rows are there. All rows of a batch
+    must be of one side.
 
     Args:
-        window: largest distance between the two, in microseconds.
-        sides: who meets whom.
-        origin: whose snapshots they are.
-        at_work: gets the join of each shard.
+        step_id: id of the step; a key in the recovery store.
+        up: batches by shard.
+        window: largest distance in time between the two rows, in microseconds; exactly this far apart still matches.
+        spec: which rows can match, and what a match is.
+        fingerprint: identifies the job in snapshots.
+        hooks: `on_unmatched` and `on_snapshot` are called.
+        live_state: gets the join of each shard.
     """
     left = spec.left
 
-    def build(state: JoinState | None) -> IntervalJoin:
-        made = IntervalJoin(window, spec)
+    def build(state: JoinState[Any, Any] | None) -> IntervalJoin:
+        join = IntervalJoin(window, spec)
         if state is not None:
-            made.restore(state)
+            join.restore(state)
         if live_state is not None:
-            live_state.joins.append(made)
-        return made
+            live_state.joins.append(join)
+        return join
 
-    def join(held: IntervalJoin, batch: WatermarkedBatch) -> JoinedBatch:
-        matches = held.add(batch.rows)
+    def match(join: IntervalJoin, batch: WatermarkedBatch) -> JoinedBatch:
+        matches = join.add(batch.rows)
         lefts = batch.rows if batch.rows and type(batch.rows[0]) is left else []
-        unmatched = held.expire(batch.watermark)
+        unmatched = join.expire(batch.watermark)
         if unmatched:
-            metrics.unmatched.inc(len(unmatched))
+            hooks.on_unmatched(len(unmatched))
         return JoinedBatch(lefts + matches if matches else lefts, batch.watermark, unmatched)
 
-    state: Any = JoinState[spec.probe, spec.right]
-    return op.stateful_map("join", up, _StatefulAdapter(step_id, StateCodec(state, fingerprint), build, join))
+    state: Any = JoinState[spec.probe, spec.right]  # type: ignore[name-defined]
+    codec: StateCodec[JoinState[Any, Any]] = StateCodec(state, fingerprint)
+    return op.stateful_map("join", up, StatefulAdapter(step_id, codec, build, match, hooks))
 
 
 @operator
@@ -163,28 +163,32 @@ def session_window(
     folder: Callable[[Fold, Any], Fold],
     merger: Callable[[Fold, Fold], Fold],
     serializer: StateSerializer,
+    hooks: Hooks = _NO_HOOKS,
     live_state: LiveState | None = None,
 ) -> KeyedStream[list[Session[Fold]]]:
-    """Folds each user's rows into sessions and emits those that the watermark has closed, a list at a time.
+    """Folds each user's rows into sessions, and emits lists of sessions that the watermark has closed.
 
     Args:
-        gap: longest pause inside a session, in microseconds.
-        hold: keep a session open so long beyond its last row, if that is longer than the gap.
-        origin: whose snapshots they are.
+        step_id: id of the step; a key in the recovery store.
+        up: batches by shard.
+        gap: longest pause within a session, in microseconds; exactly this long is still the same session.
+        retention: keep a session open for this long after its last row, if longer than the gap, in microseconds.
+        fingerprint: identifies the job in snapshots.
         builder: starts a fold.
         folder: adds a row to a fold and returns it.
-        merger: unites a fold with that of the session after it and returns it.
-        keeper: what a snapshot keeps of a fold; `Whole(type)` keeps all of it.
-        at_work: gets the open sessions of each shard.
+        merger: adds the fold of the next session to a fold and returns it.
+        serializer: decides what snapshots hold of a fold; `IdentitySerializer(type)` holds all of it.
+        hooks: `on_sessions` and `on_snapshot` are called.
+        live_state: gets the session windows of each shard.
     """
-    codec = StateCodec(list[tuple[bytes, int, int, serializer.type]], fingerprint)
+    codec: StateCodec[Any] = StateCodec(list[tuple[bytes, int, int, serializer.type]], fingerprint)  # type: ignore[name-defined]
 
-    def build(data: bytes | None) -> _SessionLogic:
-        references = codec.unpack(data) if data is not None else []
-        sessions = SessionWindows(gap, retention, builder, folder, merger)
+    def build(data: bytes | None) -> SessionLogic[Fold]:
+        restored = codec.unpack(data) if data is not None else []
+        windows = SessionWindows(gap, retention, builder, folder, merger)
         if live_state is not None:
-            live_state.sessions.append(sessions)
-        return _SessionLogic(sessions, codec, serializer, references, metrics.StateSize(step_id))
+            live_state.sessions.append(windows)
+        return SessionLogic(step_id, windows, codec, serializer, restored, hooks)
 
     return op.stateful_batch("sessions", up, build)
 
@@ -192,89 +196,69 @@ def session_window(
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class _SessionLogic(StatefulBatchLogic[WatermarkedBatch, list[Session], bytes]):
+class SessionLogic(StatefulBatchLogic[WatermarkedBatch, list[Session[Fold]], bytes], Generic[Fold]):
+    """The sessions of one shard, as the engine's `stateful_batch` drives them.
+
+    Restored sessions stay packed until the first batch: by then every shard has announced what it will unpack, so
+    events are fetched from Kafka in one pass.
+    """
+
     def __init__(
         self,
-        sessions: SessionWindows,
-        codec: StateCodec,
+        step_id: str,
+        windows: SessionWindows[Fold],
+        codec: StateCodec[Any],
         serializer: StateSerializer,
-        references: list[tuple],
-        size: metrics.StateSize,
+        restored: list[tuple[bytes, int, int, Any]],
+        hooks: Hooks,
     ) -> None:
-        self.sessions = sessions
-        self.codec = codec
-        self.serializer = serializer
-        self.references = references  # sessions that are still as a snapshot has them
-        self.size = size
-        self.open = metrics.OpenSessions()
-        self.open.are(len(references))
-        for *_, fold in references:
-            serializer.prefetch(fold)
+        self._step_id = step_id
+        self._windows = windows
+        self._codec = codec
+        self._serializer = serializer
+        self._restored = restored  # (user, start, end, packed fold)
+        self._hooks = hooks
+        self._size = 0  # bytes, of the last snapshot
+        self._open = len(restored)  # as the hooks know it
+        self._begun = 0
+        hooks.on_sessions(self._open, 0, 0)
+        for *_, packed in restored:
+            serializer.prefetch(packed)
 
-    def on_batch(self, values: list[WatermarkedBatch]) -> tuple[list[list[Session]], bool]:
-        if self.references:
-            self.restore()
-        closed = []
+    def on_batch(self, values: list[WatermarkedBatch]) -> tuple[list[list[Session[Fold]]], bool]:
+        windows = self._windows
+        if self._restored:
+            self._restore()
+        closed: list[Session[Fold]] = []
         for batch in values:
-            self.sessions.add(batch.rows)
-            closed += self.sessions.close(batch.watermark)
-        self.open.are(self.sessions.count, self.sessions.opened)
-        if closed:
-            metrics.sessions_closed.inc(len(closed))
+            windows.add(batch.rows)
+            closed += windows.close(batch.watermark)
+        if closed or windows.count != self._open or windows.begun != self._begun:
+            self._hooks.on_sessions(windows.count - self._open, windows.begun - self._begun, len(closed))
+            self._open, self._begun = windows.count, windows.begun
         return ([closed] if closed else []), StatefulBatchLogic.RETAIN
 
     @inside_engine
-    def restore(self) -> None:
-        unpack = self.serializer.unpack
-        self.sessions.restore(
-            Session(user, start, end, unpack(references), references)
-            for user, start, end, references in self.references
+    def _restore(self) -> None:
+        unpack = self._serializer.unpack
+        self._windows.restore(
+            Session(user, start, end, unpack(packed), packed) for user, start, end, packed in self._restored
         )
-        self.references = []
+        self._restored = []
 
     def snapshot(self) -> bytes:
-        pack, entries = self.serializer.pack, []
-        for sessions in self.sessions.open.values():
-            for each in sessions:
-                if each.entry is None:
-                    each.references = pack(each.fold, each.references)
-                    each.entry = msgspec.Raw(_encode((each.user, each.start, each.end, each.references)))
-                entries.append(each.entry)
-        return self.size.of(self.codec.pack(entries + self.references))
-
-
-class _StatefulAdapter:
-    """A mapper for `stateful_map` whose state is an object here, and bytes in the recovery store.
-
-    Args:
-        step: its id.
-        snapshots: turns the object's `state()` into bytes and back.
-        build: makes the object, from a state or from None.
-        apply: the mapper itself, which changes the object in place.
-    """
-
-    def __init__(self, step: str, codec: StateCodec, build: Callable, apply: Callable) -> None:
-        self._step = step
-        self._codec = codec
-        self._build = inside_engine(build)
-        self._apply = apply
-
-    def __call__(self, held: "_StateHolder | bytes | None", batch: Any) -> tuple["_StateHolder", Any]:
-        if not isinstance(held, _StateHolder):  # the first batch, or the first since a resume
-            state = self._codec.unpack(held) if held is not None else None
-            held = _StateHolder(self._build(state), self._codec, metrics.StateSize(self._step))
-        return held, self._apply(held.object, batch)
-
-
-class _StateHolder:
-    """The state of a `stateful_map`; the engine deep-copies it at every snapshot, and gets the bytes."""
-
-    __slots__ = ("object", "_codec", "_size")
-
-    def __init__(self, object: Any, codec: StateCodec, size: metrics.StateSize) -> None:
-        self.object = object
-        self._codec = codec
-        self._size = size
-
-    def __deepcopy__(self, memo: dict) -> bytes:
-        return self._size.of(self._codec.pack(self.object.state()))
+        """Packs only the sessions that have changed since the last snapshot."""
+        pack = self._serializer.pack
+        entries: list[Any] = []
+        for sessions in self._windows.open.values():
+            for session in sessions:
+                if session.snapshot_entry is None:
+                    session.packed = pack(session.fold, session.packed)
+                    session.snapshot_entry = msgspec.Raw(
+                        _encode((session.user, session.start, session.end, session.packed))
+                    )
+                entries.append(session.snapshot_entry)
+        data = self._codec.pack(entries + self._restored)
+        self._hooks.on_snapshot(self._step_id, self._size, len(data))
+        self._size = len(data)
+        return data

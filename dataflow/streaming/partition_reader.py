@@ -1,4 +1,4 @@
-"""Turns the messages of one partition into rows, and judges which of them are late."""
+"""Reads the messages of one partition into rows, and decides which of them are late."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -35,33 +35,40 @@ class Message(Protocol):
 
 
 class PartitionReader:
-    """Reads one partition, `source` ("topic/partition"), from the first message on or from where its `mark` stood."""
+    """Reads one partition.
 
-    def __init__(self, source: str, decode: Decode, lateness: int, mark: Time = MIN_TIME) -> None:
+    Args:
+        source: "topic/partition".
+        decode: makes rows of messages.
+        lateness: allowed lateness, in microseconds.
+        max_timestamp: the partition's max timestamp so far, where a resume goes on.
+    """
+
+    def __init__(self, source: str, decode: Decode, lateness: int, max_timestamp: Time = MIN_TIME) -> None:
         self.source = source
         self._partition = int(source.rpartition("/")[2])
         self._decode = decode
-        self._mark = MaxTimestamp(lateness, mark)
+        self._max_timestamp = MaxTimestamp(lateness, max_timestamp)
 
     @property
     def max_timestamp(self) -> Time:
-        """The partition's mark after all that has been read."""
-        return self._mark.high
+        """The partition's max timestamp after everything that has been read."""
+        return self._max_timestamp.high
 
     def read(self, messages: Iterable[Message], time: SourceProgress) -> PolledBatch:
-        """Reads the next messages; `time` is what the source says with them, its mark aside.
+        """Reads the next messages; `time` is the source's progress with them, all but its max timestamp.
 
-        Raises nothing: what cannot be read is in the poll, with the reason.
+        Raises nothing: what cannot be read is in the batch, with the reason.
         """
         rows: list[Any] = []
         late: list[Any] = []
         unreadable: list[RejectedRecord] = []
-        decode, partition, is_late = self._decode, self._partition, self._mark.is_late
+        decode, partition, is_late = self._decode, self._partition, self._max_timestamp.is_late
         milliseconds, stored, latest = None, MAX_TIME, MAX_TIME
         for message in messages:
-            if (now := message.timestamp()[1]) != milliseconds:  # those of one millisecond are many in a backlog
+            if (now := message.timestamp()[1]) != milliseconds:  # in a backlog, many are of one millisecond
                 milliseconds = now
-                stored = now * _MILLISECOND if now > 0 else MAX_TIME  # it may not say when it was
+                stored = now * _MILLISECOND if now > 0 else MAX_TIME  # a record may have no timestamp
                 latest = min(stored, time.now) + MAX_FUTURE
             try:
                 row = decode(message.value(), message.offset() * PARTITION_LIMIT + partition)

@@ -1,8 +1,8 @@
-"""Sessions: runs of one user's rows with at most the gap between neighbours.
+"""Session windows: runs of one user's rows with at most the gap between neighbours.
 
-`Sessions` knows when a session begins, grows, merges with its neighbour and ends. What a session is made into is
-said by a fold, three functions as in Bytewax's ``fold_window``: `builder()` starts it, `folder(fold, row)` adds a
-row, `merger(fold, other)` unites two when a row between them shows that they were one.
+`SessionWindows` knows when a session begins, grows, merges with its neighbour and closes. What a session is made into
+is a fold: three functions, as in Bytewax's ``fold_window``. `builder()` starts it, `folder(fold, row)` adds a row,
+`merger(fold, later)` merges two folds when a row between their sessions shows that they are one.
 """
 
 from bisect import bisect_right, insort
@@ -18,36 +18,40 @@ Fold = TypeVar("Fold")
 
 
 class Session(Generic[Fold]):
-    """A user's session from its first to its last row so far, both in microseconds, and what was folded of them.
+    """A user's session: the times of its first and last row so far, in microseconds, and its fold.
 
-    Whoever takes snapshots may put here what was `kept` of it in the last one, and its `entry` there; the next row takes
-    the entry away.
+    `packed` and `snapshot_entry` belong to whoever takes snapshots: what the last snapshot held of the fold, and its
+    whole encoded entry. A new row invalidates the entry.
     """
 
-    __slots__ = ("user", "start", "end", "fold", "references", "entry", "merged")
+    __slots__ = ("end", "fold", "merged", "packed", "snapshot_entry", "start", "user")
 
-    def __init__(self, user: bytes, start: int, end: int, fold: Fold, references: Any = None) -> None:
+    def __init__(self, user: bytes, start: int, end: int, fold: Fold, packed: Any = None) -> None:
         self.user = user
         self.start = start
         self.end = end
         self.fold = fold
-        self.references = references
-        self.entry: Any = None
-        self.merged = False  # into an earlier one, which holds all of it
+        self.packed = packed
+        self.snapshot_entry: Any = None
+        self.merged = False  # into an earlier session, which holds all of it
 
 
 _start = attrgetter("start")
 
 
 class SessionWindows(Generic[Fold]):
-    """All open sessions of one shard. Work per row does not grow with the number of users.
+    """All open sessions of one shard. The work for a row does not grow with the number of users.
 
     Args:
-        gap: longest pause inside a session, in microseconds; exactly so long is still the same session.
-        hold: how long a session is kept beyond its end, if longer than the gap (for rows that know of it later).
+        gap: longest pause within a session, in microseconds; exactly this long is still the same session.
+        retention: keep a session open for this long after its last row, if longer than the gap, in microseconds; for
+            rows that belong to a session but arrive after its events, such as matches of a join.
+        builder: starts a fold.
+        folder: adds a row to a fold and returns it.
+        merger: adds the fold of the next session to a fold and returns it.
     """
 
-    __slots__ = ("gap", "retention", "open", "count", "opened", "builder", "folder", "merger", "_timers", "_serial")
+    __slots__ = ("_serial", "_timers", "begun", "builder", "count", "folder", "gap", "merger", "open", "retention")
 
     def __init__(
         self,
@@ -61,13 +65,13 @@ class SessionWindows(Generic[Fold]):
         self.retention = max(gap, retention)
         self.builder, self.folder, self.merger = builder, folder, merger
         self.open: dict[bytes, list[Session[Fold]]] = {}  # by user, in order of time
-        self.count = 0  # of sessions that are open
-        self.opened = 0  # that have ever begun, those that turned out to be part of an earlier one too
-        self._timers: list[tuple[int, int, Session[Fold]]] = []  # heap, one a session: not due before this time
+        self.count = 0  # of open sessions
+        self.begun = 0  # sessions ever begun, including those that were merged later
+        self._timers: list[tuple[int, int, Session[Fold]]] = []  # heap, one a session: closes no earlier than this
         self._serial = count()  # so that equal times never compare sessions
 
     def add(self, rows: Iterable[TimedRow]) -> None:
-        """Folds rows into the sessions they belong to."""
+        """Folds rows into the sessions that they belong to."""
         open_sessions, gap, folder = self.open, self.gap, self.folder
         for row in rows:
             user, time = row.user, row.time
@@ -82,18 +86,18 @@ class SessionWindows(Generic[Fold]):
                 elif not session.start <= time <= session.end:
                     session = self._find(sessions, user, time)
             session.fold = folder(session.fold, row)
-            session.entry = None
+            session.snapshot_entry = None
 
     def close(self, watermark: Time) -> list[Session[Fold]]:
-        """Ends and returns the sessions which no row on time can reach any more."""
-        closed = []
+        """Removes and returns the sessions that no row on time can reach any more."""
+        closed: list[Session[Fold]] = []
         timers, retention = self._timers, self.retention
         while timers and timers[0][0] < watermark:
             _, serial, session = heappop(timers)
             if session.merged:
                 continue
             due = session.end + retention
-            if due >= watermark:  # it has grown since its timer was set
+            if due >= watermark:  # the session has grown since its timer was set
                 heappush(timers, (due, serial, session))
                 continue
             sessions = self.open[session.user]
@@ -114,7 +118,7 @@ class SessionWindows(Generic[Fold]):
     def _begin(self, user: bytes, time: int) -> Session[Fold]:
         session = Session(user, time, time, self.builder())
         self.count += 1
-        self.opened += 1
+        self.begun += 1
         self._set_timer(session)
         return session
 
@@ -122,23 +126,25 @@ class SessionWindows(Generic[Fold]):
         heappush(self._timers, (session.end + self.retention, next(self._serial), session))
 
     def _find(self, sessions: list[Session[Fold]], user: bytes, time: int) -> Session[Fold]:
-        """The session that a row belongs to which does not simply continue the last one."""
+        """The session of a row that does not simply continue the user's last one."""
         after = bisect_right(sessions, time, key=_start)
         earlier = sessions[after - 1] if after else None
         later = sessions[after] if after < len(sessions) else None
-        follows = earlier is not None and time <= earlier.end + self.gap
-        leads = later is not None and later.start - self.gap <= time
-        if follows and leads:
+        if earlier is not None and time > earlier.end + self.gap:
+            earlier = None
+        if later is not None and time < later.start - self.gap:
+            later = None
+        if earlier is not None and later is not None:
             earlier.end = later.end
             earlier.fold = self.merger(earlier.fold, later.fold)
             later.merged = True
             self.count -= 1
             del sessions[after]
             return earlier
-        if follows:
+        if earlier is not None:
             earlier.end = max(earlier.end, time)
             return earlier
-        if leads:
+        if later is not None:
             later.start = time
             return later
         session = self._begin(user, time)

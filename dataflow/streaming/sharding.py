@@ -1,9 +1,9 @@
-"""Shards: groups of users that are worked on together, and the workers that they are at.
+"""Shards: groups of users that are processed together, and the workers that they are on.
 
-The engine sends a key to the worker that its hash names, and the keys "0" to "7" would go six to one worker of two and
-two to the other. So a shard's key ends in whatever brings it where it belongs: shard i to worker i, round and round, as
-the engine itself gives out the partitions that are read and written. Where partitions are as many as shards, and
-producers choose them by crc32 as librdkafka does, all of a user's rows then stay at one worker from end to end.
+The engine sends a key to the worker that its hash names; the keys "0" to "7" would go six to one worker of two, and two
+to the other. So a shard's key ends in a suffix that is chosen so that Bytewax routes shard i to worker i modulo their
+number, as it distributes the partitions of sources and sinks. Where there are as many partitions as shards, and
+producers choose partitions by crc32 as librdkafka does, all rows of a user stay on one worker from end to end.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from zlib import crc32
 from dataflow.streaming.batches import PolledBatch, ShardBatch
 from dataflow.streaming.time import TimedRow
 
-_EVEN = 120  # shards are spread evenly over so many workers, and over any number that divides it: 2, 3, 4, 5, 6, 8, ...
+_EVEN = 120  # shards are spread evenly over this many workers, and over any number that divides it: 2, 3, 4, 5, 6, 8
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def sharder(shards: int) -> Callable[[PolledBatch], list[tuple[str, ShardBatch]]]:
-    """Divides polls by user; every shard gets a batch, with rows or not, because it brings the time."""
+    """Makes what divides a polled batch by user. Every shard gets a batch, with or without rows: it carries the progress."""
     keys = [key_of(shard) for shard in range(shards)]
 
     def shard(poll: PolledBatch) -> list[tuple[str, ShardBatch]]:
@@ -31,26 +31,26 @@ def sharder(shards: int) -> Callable[[PolledBatch], list[tuple[str, ShardBatch]]
 
 
 def shard_of(user: bytes, shards: int) -> int:
-    """The number of the shard that a user is in."""
+    """The number of a user's shard."""
     return crc32(user) % shards
 
 
 def key_of(shard: int) -> str:
-    """The key of a shard, always the same: its number, and the first number behind it that makes it go where it should."""
+    """The key of a shard: its number, and the first suffix that routes it to its worker. It never changes."""
     keys = (f"{shard}.{number}" for number in count())
     return next(key for key in keys if (engine_hash(key) - shard) % _EVEN == 0)
 
 
 def number_of(key: str) -> int:
-    """The number of the shard that a key is of."""
+    """The number of the shard with this key."""
     return int(key.partition(".")[0])
 
 
 def engine_hash(key: str) -> int:
-    """The number, modulo that of the workers, of the worker to which the engine sends a key.
+    """The engine sends a key to the worker of this number, modulo the number of workers.
 
-    SipHash-1-3 with keys of zero, the `DefaultHasher` of Rust, of the text and the byte 0xFF behind it. After Aumasson
-    and Bernstein, "SipHash: a fast short-input PRF", 2012.
+    SipHash-1-3 with zero keys (the `DefaultHasher` of Rust) of the text followed by the byte 0xFF; see Aumasson and
+    Bernstein, "SipHash: a fast short-input PRF", 2012.
     """
     data = key.encode() + b"\xff"
     padded = data + bytes(7 - len(data) % 8) + bytes([len(data) & 0xFF])

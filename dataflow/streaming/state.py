@@ -1,7 +1,7 @@
 """The state of a step as bytes, for the recovery store.
 
-MessagePack by msgspec: compact, fast, and of a version that is checked when it is read, unlike a pickle. In front of
-the state stands of which job it is, so that no other goes on with it.
+MessagePack by msgspec: compact, fast, and with a version that is checked on reading, unlike a pickle. A header in front
+of the state says which job it is of, so that no other job resumes from it.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,32 +12,32 @@ import msgspec
 
 from dataflow.streaming.errors import UserError, inside_engine
 
-VERSION = 4  # of everything that is written here; count up when a state changes its form
+VERSION = 4  # of all states; increment it when a state changes its form
 
 State = TypeVar("State")
 
 
-def _say_nothing(name: str, before: float, now: float) -> None:
+def _ignore(name: str, before: float, now: float) -> None:
     pass
 
 
 @dataclass(frozen=True)
 class JobFingerprint:
-    """Whose states they are.
+    """Which job states belong to.
 
     Args:
-        shards: into how many parts users are divided; a resume with another number is refused.
-        topics: what is read and written; a resume with others is refused.
+        shards: number of shards; a resume with another number is refused.
+        topics: names of all topics that are read and written; a resume with others is refused.
         job: its name; a resume under another is refused.
-        numbers: settings by name that may be others on a resume.
-        on_change: is told the name of such a setting, its value when the state was written, and that of now.
+        numbers: settings that may change between runs, by name.
+        on_change: called with the name of a changed setting, its value when the state was written, and its value now.
     """
 
     shards: int
     topics: tuple[str, ...] = ()
     job: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
-    on_change: Callable[[str, float, float], None] = _say_nothing
+    on_change: Callable[[str, float, float], None] = _ignore
 
 
 class _Version(msgspec.Struct, array_like=True):
@@ -54,7 +54,7 @@ class _Head(msgspec.Struct, array_like=True):
 
 
 class StateCodec(Generic[State]):
-    """Writes and reads the states of one type, `state`."""
+    """Encodes and decodes the states of one type, `state`."""
 
     def __init__(self, state: Any, fingerprint: JobFingerprint) -> None:
         self._fingerprint = fingerprint

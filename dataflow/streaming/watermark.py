@@ -1,12 +1,12 @@
 """Event time: when a row is late, and when a shard may close what it holds open.
 
-Two instruments, both driven by what stands in the log. A `Mark` belongs to one partition and says which of its rows
-are late. A `Clock` belongs to one shard of users; it hears the marks of all partitions, in band, each after the rows
-that made it, and keeps the watermark: no row that is on time will come any more from before it.
+Both are decided by the log alone. `MaxTimestamp` belongs to one partition and decides which of its rows are late.
+`WatermarkTracker` belongs to one shard of users. It hears the max timestamps of all partitions, in band, each after
+the rows that made it, and keeps the watermark: no row on time will arrive any more from before it.
 
-The watermark is that of Flink and Kafka Streams (Akidau et al., "The Dataflow Model", VLDB 2015), the lowest of all
-partitions' marks less the allowed lateness. Partitions that have run dry would hold it for ever; they let go by
-saying up to which moment they have been read to their end.
+The watermark is that of Flink and Kafka Streams (Akidau et al., "The Dataflow Model", VLDB 2015): the lowest max
+timestamp of all partitions, less the allowed lateness. Idle partitions would hold it back for ever. They release it by
+reporting up to which wall time they have been read to their end.
 """
 
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 
 
 class MaxTimestamp:
-    """The highest event time of one partition, and so the judge of its lateness.
+    """The highest event time of one partition, which decides the lateness of the rows after it.
 
     Args:
-        lateness: how far below the mark a row is still on time, in microseconds.
-        high: the mark to go on from.
+        lateness: allowed lateness, in microseconds: a row exactly this far below the max timestamp is on time.
+        high: the max timestamp to go on from.
     """
 
     __slots__ = ("high", "lateness")
@@ -29,10 +29,10 @@ class MaxTimestamp:
         self.high = high
 
     def is_late(self, time: int, stored: Time) -> bool:
-        """Judges the next row of the partition, then lets it move the mark.
+        """Decides whether the partition's next row is late, then lets the row raise the max timestamp.
 
-        A row moves it at most to `stored`, the time at which Kafka stored the row (END if unknown), so that a fast
-        clock in one phone does not make everybody else late.
+        A row raises it at most to `stored`, the time at which Kafka stored the row (MAX_TIME if unknown), so that a
+        phone with a fast clock does not make everybody else late.
         """
         high = self.high
         if time <= high:
@@ -43,17 +43,17 @@ class MaxTimestamp:
 
 
 class SourceProgress(NamedTuple):
-    """What one source, a partition, says of time after the rows of a batch."""
+    """The progress of event time in one source, a partition, after the rows of a batch."""
 
-    source: str
-    max_timestamp: Time  # NEVER before its first row, END after its last
-    now: int  # wall clock when the batch was read
-    caught_up_at: int | None  # all that was stored before this wall time has been read; None: not known
-    sources: tuple[str, ...]  # all that there are
+    source: str  # "topic/partition"
+    max_timestamp: Time  # MIN_TIME before its first row, MAX_TIME after its last
+    now: int  # wall clock when the batch was read, microseconds
+    caught_up_at: int | None  # everything stored before this wall time has been read; None: not known
+    sources: tuple[str, ...]  # all sources of the job
 
 
 class WatermarkState(NamedTuple):
-    """A clock's part of a snapshot."""
+    """What a snapshot holds of a tracker."""
 
     max_timestamps: dict[str, Time]
     high: Time
@@ -62,58 +62,56 @@ class WatermarkState(NamedTuple):
 
 
 class WatermarkTracker:
-    """The watermark of one shard: never falls, and never passes a row that is still to come on time.
+    """The watermark of one shard. It never falls, and never passes a row that can still arrive on time.
 
-    A source that has just been read to its end may have nothing more to say for hours. Until its next row it is
-    taken to keep step with the others: as far behind the wall clock as the highest mark of all, and never ahead of it.
+    A source that has been read to its end may have no further row for hours. Until its next row, its watermark follows
+    the wall clock, as far behind it as the highest max timestamp of all sources is, and never ahead of it.
 
     Args:
         lateness: allowed lateness, in microseconds.
     """
 
-    __slots__ = ("lateness", "max_timestamps", "source_watermarks", "sources", "high", "high_read_at", "watermark")
+    __slots__ = ("high", "high_read_at", "lateness", "max_timestamps", "source_watermarks", "sources", "watermark")
 
     def __init__(self, lateness: int) -> None:
         self.lateness = lateness
         self.max_timestamps: dict[str, Time] = {}
-        self.source_watermarks: dict[
-            str, Time
-        ] = {}  # no row on time is still to come from the source's part of the log before it
-        self.sources = 0  # how many there are; they only become more, which not all batches know at once
-        self.high: Time = MIN_TIME  # the highest mark of all, at most up to the wall clock
+        self.source_watermarks: dict[str, Time] = {}  # no row on time will arrive from the source from before this
+        self.sources = 0  # their number; it only grows, and not all batches know of a new one at once
+        self.high: Time = MIN_TIME  # the highest max timestamp of all, at most the wall clock
         self.high_read_at = 0
         self.watermark: Time = MIN_TIME
 
     def split(self, source: str, rows: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Divides a source's next rows, all on time by its own mark, into those on time here and those that are late.
+        """Divides a source's next rows, all on time in their own partition, into on time and late in this shard.
 
-        A row is late here only if its source had run dry and the watermark went on without it.
+        A row is late here only if its source was idle and the watermark went on without it.
         """
         watermark = self.watermark
         if watermark <= self.max_timestamps.get(source, MIN_TIME) - self.lateness:
-            return rows, []  # the watermark has not passed the source's own mark: no need to look
+            return rows, []  # the watermark has not passed the source's own max timestamp: no need to look
         return [row for row in rows if row.time >= watermark], [row for row in rows if row.time < watermark]
 
     def advance(self, progress: SourceProgress) -> Time:
-        """Hears one source, after its rows, and returns the watermark."""
+        """Takes in the progress of one source, after its rows, and returns the watermark."""
         source_watermark = self.max_timestamps[progress.source] = progress.max_timestamp
-        seen = (
-            min(source_watermark, progress.now) if source_watermark < MAX_TIME else MIN_TIME
-        )  # one fast clock does not speak for the silent
+        # at most the wall clock: one fast clock must not move the time of idle partitions
+        seen = min(source_watermark, progress.now) if source_watermark < MAX_TIME else MIN_TIME
         if seen > self.high:
             self.high, self.high_read_at = seen, progress.now
         if progress.caught_up_at is not None:
             source_watermark = max(source_watermark, self.high + (progress.caught_up_at - self.high_read_at))
         self.source_watermarks[progress.source] = source_watermark
         self.sources = max(self.sources, len(progress.sources))
-        if len(self.source_watermarks) >= self.sources:  # one not heard of yet may hold anything
+        if len(self.source_watermarks) >= self.sources:  # a source not heard of yet may hold any row
             self.watermark = max(self.watermark, min(self.source_watermarks.values()) - self.lateness)
         return self.watermark
 
     def state(self) -> WatermarkState:
-        """What a resumed clock must know; that a source had been read to its end is to be found out anew."""
+        """What a resumed tracker must know. Whether a source is at its end is found out anew."""
         return WatermarkState(self.max_timestamps, self.high, self.high_read_at, self.watermark)
 
     def restore(self, state: WatermarkState) -> None:
+        """Goes on from a snapshot."""
         self.max_timestamps, self.high, self.high_read_at, self.watermark = state
         self.source_watermarks = dict(self.max_timestamps)

@@ -1,18 +1,18 @@
-"""The engine's worker threads, seen from Python."""
+"""The engine's worker threads, as Python sees them."""
 
 import ctypes
 import threading
 
-_here = threading.local()
+_local = threading.local()
 
 
 def keep_thread_state() -> None:
-    """Lets this thread keep its Python thread state; to be called in a thread that the engine has started.
+    """Lets the calling thread keep its Python thread state. Call it in a thread that the engine has started.
 
-    Such a thread has one only while it is inside Python, so each call of a step, some 20 for every batch, made a state
-    and threw it away again, with the memory of its frames mapped and unmapped by the kernel: a third of the time of a cluster's processes.
-    Counting it in once more (https://docs.python.org/3/c-api/init.html#c.PyGILState_Ensure) and never out again is all
-    that it takes; the interpreter's lock is let go as before.
+    Such a thread has a state only while it is inside Python. Each call of a step, some 20 for every batch, made one and
+    threw it away, with the memory of its frames mapped and unmapped by the kernel: a third of the processor time of a
+    cluster's processes. One extra reference (https://docs.python.org/3/c-api/init.html#c.PyGILState_Ensure) keeps the
+    state; the interpreter lock is released as before.
     """
-    if not hasattr(_here, "kept"):
-        _here.references = ctypes.pythonapi.PyGILState_Ensure()
+    if not hasattr(_local, "state"):
+        _local.state = ctypes.pythonapi.PyGILState_Ensure()

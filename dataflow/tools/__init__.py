@@ -1,0 +1,1 @@
+"""Commands beside the job: demo, verify, explain, redrive."""

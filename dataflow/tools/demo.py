@@ -23,7 +23,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dataflow.clickstream.sessions import TOO_FEW_PAGE_VIEWS, TOO_MANY_EVENTS
+from dataflow.clickstream.suspicion import label_of
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
@@ -44,8 +44,6 @@ batch computation, row by row. Nothing has to be installed or started before, an
 
 Exit status: 0 if every row is right, 1 if not.
 """
-
-SUSPICIOUS = {TOO_MANY_EVENTS: "too many events", TOO_FEW_PAGE_VIEWS: "no page view"}
 
 
 class Visit(msgspec.Struct):
@@ -131,7 +129,7 @@ class TopicTotals:
         """The sessions that have come out, in the order in which they did."""
         for session_id, kind in self.suspicious.items():
             if session_id in self.sessions:
-                self.sessions[session_id].suspicious = SUSPICIOUS[kind]
+                self.sessions[session_id].suspicious = label_of(kind)
         return list(self.sessions.values())
 
     def counts(self) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from dataflow import __main__ as program
-from dataflow.clickstream.topology import Keyed
+from dataflow.clickstream.outputs import Keyed
 from dataflow.runtime import job
 from dataflow.runtime.settings import load
 from dataflow.streaming.batches import OutgoingRecords

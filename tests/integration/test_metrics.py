@@ -3,20 +3,20 @@
 import re
 import time
 import urllib.request
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.deployment import queried_metrics
-from support.jobs import LIVE, a_log, wait_until_right, write
-from support.programs import environment, free_port
+from support.jobs import LIVE, Message, a_log, settings_of, wait_until, wait_until_right, write
+from support.programs import Programs, environment, free_port
 
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.observability.metrics import UNREADABLE
 from dataflow.runtime.settings import Settings
 from dataflow.tools.verify import Topics, expected
 
-pytestmark = pytest.mark.parametrize("kafka", ["embedded"], indirect=True)  # nothing here depends on the broker
+pytestmark = pytest.mark.xdist_group("metrics")  # one job is scraped for all tests
 
 
 class Scrape:
@@ -42,29 +42,40 @@ class Scrape:
         }
 
 
-@pytest.fixture
-def run(topics: Settings, programs, tmp_path: Path):
-    """Starts the job with its metrics, on topics that have a log, and waits until all of it is done."""
-    settings = topics.model_copy(update=LIVE)
+class Run(NamedTuple):
+    """A job that has done all its work, and what it said then."""
 
-    def start(workers: int) -> tuple[Settings, Scrape]:
-        port = free_port()
-        api = {"BYTEWAX_DATAFLOW_API_ENABLED": "1", "BYTEWAX_DATAFLOW_API_PORT": str(port)}
+    settings: Settings
+    log: list[Message]
+    scrape: Scrape
+
+
+@pytest.fixture(scope="module")
+def run(_embedded_cluster: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    settings = settings_of(_embedded_cluster).model_copy(update=LIVE)
+    log = a_log(settings, time.time() - 900, keyed=False)
+    write(settings.brokers, log)
+    programs, store, port = Programs(tmp_path_factory.mktemp("job")), tmp_path_factory.mktemp("store"), free_port()
+    api = {"BYTEWAX_DATAFLOW_API_ENABLED": "1", "BYTEWAX_DATAFLOW_API_PORT": str(port)}
+    try:
         job = programs.start(
-            "dataflow", "-r", str(tmp_path / "store"), "-s", "1", "-w", str(workers), **environment(settings), **api
+            "dataflow", "-r", str(store / "recovery"), "-s", "1", "-w", "3", **environment(settings), **api
         )
         wait_until_right(settings, job)
-        time.sleep(2.5)  # a snapshot more
-        return settings, Scrape(port)
+        right_since = time.time()
 
-    return start
+        def has_snapshot() -> bool:
+            times = Scrape(port).each("visits_last_snapshot_timestamp_seconds").values()
+            return min(times, default=0.0) > right_since + 1
+
+        wait_until(has_snapshot, "a snapshot holds everything", job)
+        return Run(settings, log, Scrape(port))
+    finally:
+        programs.kill_all()
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_scrape_counts_what_the_batch_answer_holds(kafka: EmbeddedKafka, topics, run, workers):
-    log = a_log(topics, time.time() - 900, keyed=False)
-    write(topics.brokers, log)
-    settings, scrape = run(workers)
+def test_a_scrape_counts_what_the_batch_answer_holds(run):
+    settings, log, scrape = run
     answer = expected(settings, Topics(settings))
 
     for topic in settings.inputs:
@@ -88,9 +99,8 @@ def test_a_scrape_counts_what_the_batch_answer_holds(kafka: EmbeddedKafka, topic
     assert scrape("visits_sessions_open") == 0
 
 
-def test_a_scrape_tells_where_everything_stands(kafka: EmbeddedKafka, topics, run):
-    write(topics.brokers, a_log(topics, time.time() - 900, keyed=True, events=300))
-    settings, scrape = run(workers=1)
+def test_a_scrape_has_lag_watermark_lease_snapshot_and_state_size(run):
+    settings, _, scrape = run
     partitions = {(str(number), topic) for topic in settings.inputs for number in range(8)}
 
     assert scrape.each("visits_lag_rows") == dict.fromkeys(partitions, 0)
@@ -109,9 +119,8 @@ def test_a_scrape_tells_where_everything_stands(kafka: EmbeddedKafka, topics, ru
     assert steps >= {"visits." + step for step in ("session_window", "write_visits", "write_dead_letters")}
 
 
-def test_every_metric_that_is_asked_for_exists_and_no_label_can_have_many_values(kafka: EmbeddedKafka, topics, run):
-    write(topics.brokers, a_log(topics, time.time() - 900, keyed=True, events=300))
-    _, scrape = run(workers=1)
+def test_every_queried_metric_exists_and_no_label_has_unbounded_values(run):
+    _, _, scrape = run
     labels = {label for family in scrape.families for sample in family.samples for label in sample.labels}
     assert labels == {"topic", "partition", "kind", "reason", "step"}
     assert {reason for reason, _ in scrape.each("visits_dead_letters_total")} == set(UNREADABLE)

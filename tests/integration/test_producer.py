@@ -15,6 +15,8 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
+from producer import topics
+from producer.__main__ import main
 
 TOPICS = Settings(_env_file=None).inputs + Settings(_env_file=None).outputs
 EVENTS, PURCHASES = TOPICS[:2]
@@ -218,9 +220,14 @@ def test_topics_that_exist_are_left_alone(kafka):
     assert run(kafka.brokers, "--create-topics")[:2] == (0, "all topics are there\n")
 
 
-def test_no_broker_is_one_clear_line():
-    status, out, err = run("localhost:1")
-    assert (status, out) == (1, "")
+def test_no_broker_is_one_clear_line(monkeypatch, capsys):
+    monkeypatch.setattr(topics, "_PATIENCE", 0.1)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(sys, "argv", ["producer"])
+    monkeypatch.setenv("VISITS_BROKERS", "localhost:1")
+    assert main() == 1
+    out, err = capsys.readouterr()
+    assert out == ""
     assert err.startswith("producer: no Kafka broker answers at localhost:1: ")
     assert err.count("\n") == 1
 

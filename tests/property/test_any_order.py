@@ -30,7 +30,7 @@ from support.strategies import (
     timestamp,
 )
 
-from dataflow.clickstream.topology import Rules
+from dataflow.clickstream.rules import Rules
 from dataflow.tools.reference import Answer
 
 
@@ -66,7 +66,9 @@ def test_any_pieces_in_any_order_on_any_number_of_shards_give_the_batch_answer(l
 def test_any_numbers_in_the_rules_give_the_batch_answer(logs_and_plan, gap, window, lateness, most, fewest):
     logs, plan = logs_and_plan
     fives = 5_000_000
-    rules = Rules(gap * fives + 1, window * fives, lateness * fives, max_events=most, min_page_views=fewest)
+    rules = Rules(
+        gap * fives + 1, window * fives, lateness * fives, thresholds={"max_events": most, "min_page_views": fewest}
+    )
     job = Job(logs, rules)
     read(job, plan)
     assert_right(job.written, logs, rules)

@@ -13,7 +13,7 @@ from support.explained import SETTINGS, TO_THE_END, explained, owner, users
 from support.logs import Job, Written
 from support.strategies import FEWER, LOGS, SHARDS, logs_and_plans, read
 
-from dataflow.clickstream.topology import Rules
+from dataflow.clickstream.rules import Rules
 from dataflow.tools.explain.render import Renderer, as_data
 from dataflow.tools.explain.report import CLOSED_BY_LOG, part_of, rows_of
 from dataflow.tools.reference import Answer
@@ -31,7 +31,7 @@ def written_of(written: Written, user: int, topic: str) -> Counter:
 @given(logs_and_plans(), SHARDS, st.integers(1, 8), st.integers(0, 3))
 def test_what_is_said_of_a_user_is_what_the_job_writes_of_that_user(logs_and_plan, shards, most, fewest):
     logs, plan = logs_and_plan
-    rules = Rules(shards=shards, max_events=most, min_page_views=fewest)
+    rules = Rules(shards=shards, thresholds={"max_events": most, "min_page_views": fewest})
     job = Job(logs, rules)
     read(job, plan)
     for user in users(logs):

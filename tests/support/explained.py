@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
+from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import decode_event, decode_purchase
-from dataflow.clickstream.topology import Rules
 from dataflow.runtime.settings import Settings
 from dataflow.streaming.partition_reader import Unreadable
 from dataflow.tools.explain.collect import ObservedPartition

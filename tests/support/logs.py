@@ -17,9 +17,11 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import AbortExecution
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 
+from dataflow.clickstream.outputs import OUTPUTS, Keyed
 from dataflow.clickstream.records import Event
+from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import decode_event, decode_purchase
-from dataflow.clickstream.topology import Inputs, Keyed, Outputs, Rules, build
+from dataflow.clickstream.topology import Inputs, build
 from dataflow.dashboard.probe import DashboardProbe
 from dataflow.streaming.batches import PolledBatch
 from dataflow.streaming.partition_reader import PartitionReader
@@ -210,7 +212,7 @@ class Written:
 
     def __init__(self) -> None:
         self._lists: list[list] = [[] for _ in fields(Answer)]
-        self.sinks = Outputs(*map(TestingSink, self._lists))
+        self.sinks = {spec.name: TestingSink(written) for spec, written in zip(OUTPUTS, self._lists, strict=True)}
 
     def answer(self) -> Answer:
         """The rows, with no word on why the JSON decoder did not like a dead letter, as the batch answer has it."""
@@ -276,7 +278,7 @@ def bytewax_flow(
         purchases=lambda decode: TestingSource(_Polls(logs, plan, rules, second, (), ())),
         event_fetcher=lambda decode: Reread(logs),
     )
-    return build(inputs, written.sinks, rules, probe=probe)
+    return build(inputs, written.sinks, rules, observer=probe)
 
 
 class Reread:
@@ -361,7 +363,7 @@ def _engine(rules: Rules, probe: DashboardProbe | None) -> tuple[Engine, Written
     nothing = TestingSource([])
     reread = Reread({})
     inputs = Inputs(lambda decode: nothing, lambda decode: nothing, lambda decode: reread)
-    return Engine(build(inputs, written.sinks, rules, probe=probe)), written, reread
+    return Engine(build(inputs, written.sinks, rules, observer=probe)), written, reread
 
 
 def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:
@@ -372,5 +374,7 @@ def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:
         by_topic[topic][int(partition)] = records
     seconds = (Fraction(microseconds, SECOND) for microseconds in (rules.gap, rules.window, rules.lateness))
     return answer(
-        by_topic["user-events"], by_topic["purchases"], RuleSettings(*seconds, rules.max_events, rules.min_page_views)
+        by_topic["user-events"],
+        by_topic["purchases"],
+        RuleSettings(*seconds, rules.thresholds["max_events"], rules.thresholds["min_page_views"]),
     )

@@ -10,16 +10,15 @@ from typing import NamedTuple
 import msgspec
 from rich.console import Console
 
+from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.clickstream.sessions import session_id
-from dataflow.clickstream.topology import Rules
+from dataflow.clickstream.users import parse_user
 from dataflow.kafka.end_offsets import source_name
 from dataflow.kafka.job_metadata import PartitionId
 from dataflow.kafka.range_reader import OffsetRange, RangeReader
-from dataflow.runtime.job import rules_of
 from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
-from dataflow.streaming.session_windows import Session
 from dataflow.tools.command_line import MessageAddress, Parser, message_address
 from dataflow.tools.explain.collect import ObservedDeadLetter, ObservedPartition, stored
 from dataflow.tools.explain.compare import Found, compare, in_topics, overtaken
@@ -47,9 +46,10 @@ not, 2 for wrong options.
 
 
 def _user(text: str) -> bytes:
-    if not re.fullmatch(r"-?[0-9]{1,4299}", text):
-        raise argparse.ArgumentTypeError(f"not a number: {text!r}; a user is told by its user_id")
-    return b"%d" % int(text)
+    try:
+        return parse_user(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; a user is named by its user_id") from None
 
 
 def _session(text: str) -> bytes:
@@ -78,7 +78,7 @@ class _Question:
 
     def __init__(self, settings: Settings, progress: ProgressBar) -> None:
         self.settings = settings
-        self.rules: Rules = rules_of(settings)
+        self.rules: Rules = settings.rules
         self._progress = progress
         self._scanner = RangeReader(settings, settings.inputs + settings.outputs)
         self._asked = time.time_ns() // 1_000
@@ -127,7 +127,7 @@ class _Question:
         for message in self._scanner.read(self._of([self.settings.topic_user_events]), self._progress):
             poll = reader.read(message)
             for row in poll.rows or poll.late:
-                if session_id(Session(row.user, row.time, row.time, None)) == identity:
+                if session_id(row.user, row.time) == identity:
                     return row.user
         raise UserError(
             f"there is no session {identity.decode()}, neither in the topics nor in what they hold of events"

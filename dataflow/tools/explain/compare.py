@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import msgspec
 from confluent_kafka import Message
 
-from dataflow.clickstream.topology import LATE, suspicious, visits
+from dataflow.clickstream.outputs import LATE
 from dataflow.runtime.settings import Settings
-from dataflow.tools.explain.report import OPEN, OutputRow, OutputRows, Report, SessionReport, rows_of
+from dataflow.tools.explain.report import OPEN, OutputRow, OutputRows, Report, SessionReport, outputs_of
 
 NOT_YET = "not there (yet): is the job running, with these settings, and has it read this far?"
 ELSEWISE = (
@@ -84,14 +84,8 @@ def compare(report: Report, found: Found) -> list[Difference]:
 
 def in_topics(session: SessionReport, found: Found, settings: Settings) -> str:
     """What the topics hold of a session."""
-    finished = [session.finished]
     rows = [
-        (topic, row, count)
-        for topic, made in (
-            (settings.topic_visits, rows_of(visits(("", finished)))),
-            (settings.topic_suspicious_visits, rows_of(suspicious(("", finished)))),
-        )
-        for row, count in made.items()
+        (topic, row, count) for topic, made in outputs_of([session], settings).items() for row, count in made.items()
     ]
     there = [found.rows.get(topic, Counter())[row] >= count for topic, row, count in rows]
     if all(there):

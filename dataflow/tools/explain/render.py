@@ -8,9 +8,9 @@ from rich.text import Text
 
 from dataflow.clickstream.attribution import PURCHASE
 from dataflow.clickstream.records import Event
+from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import encode_visits
-from dataflow.clickstream.sessions import PAGE_VIEW, TOO_FEW_PAGE_VIEWS, TOO_MANY_EVENTS
-from dataflow.clickstream.topology import Rules
+from dataflow.clickstream.suspicion import explanation_of
 from dataflow.observability.formatting import duration, pluralize, shortened, time_of_day, unix_seconds, utc_text
 from dataflow.streaming.time import MIN_TIME, Time
 from dataflow.tools.explain.collect import ObservedDeadLetter, ObservedRow
@@ -220,13 +220,8 @@ _WON = {  # by why the second best was beaten
 
 def suspicious_because(told: SessionReport, rules: Rules) -> str | None:
     """What makes a session suspicious."""
-    if told.finished.suspicion == TOO_MANY_EVENTS:
-        return f"{len(told.steps)} events are more than {rules.max_events}"
-    if told.finished.suspicion == TOO_FEW_PAGE_VIEWS:
-        seen = sum(event.event_type == PAGE_VIEW for event in told.finished.events)
-        few = f"no {PAGE_VIEW}" if not seen else f"{seen} {PAGE_VIEW}s, fewer than {rules.min_page_views},"
-        return f"{few} among its {pluralize(len(told.steps), 'event')}"
-    return None
+    suspicion = told.finished.suspicion
+    return explanation_of(suspicion, told.finished.events, rules.thresholds) if suspicion is not None else None
 
 
 # --- for machines ---

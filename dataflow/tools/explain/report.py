@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 from dataflow.clickstream.attribution import AMOUNTS, PURCHASE, match
+from dataflow.clickstream.outputs import LATE, NO_EVENT, OUTPUTS, Feed, Keyed, rejecter
 from dataflow.clickstream.records import Event, Match
+from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, accumulate, finalize, merge
-from dataflow.clickstream.topology import LATE, NO_EVENT, Keyed, Rules, dead_letters, rejecter, suspicious, visits
 from dataflow.runtime.settings import Settings
-from dataflow.streaming.batches import PolledBatch
 from dataflow.streaming.interval_join import IntervalJoin
 from dataflow.streaming.session_windows import Session, SessionWindows
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
@@ -182,10 +183,11 @@ def build_report(
         dead=[dead for partition in partitions for dead in partition.dead],
         waiting=waiting,
     )
-    report.to_come = _of_sessions([each for each in told if each.state == OPEN], undecided, settings)
-    report.written = _of_sessions([each for each in told if each.state != OPEN], unmatched, settings)
-    for topic, rows_of_topic in _rejected([*report.late, *report.overtaken], report.dead, settings).items():
-        report.written[topic] = report.written.get(topic, Counter()) + rows_of_topic
+    still_open = [each for each in told if each.state == OPEN]
+    closed = [each for each in told if each.state != OPEN]
+    late = [*report.late, *report.overtaken]
+    report.to_come = outputs_of(still_open, settings) | _rejected(settings, unmatched=undecided)
+    report.written = outputs_of(closed, settings) | _rejected(settings, late, report.dead, unmatched)
     return report
 
 
@@ -224,7 +226,7 @@ def _closed(
     closed.sort(key=lambda pair: pair[0].start)
     before = None
     for session, state in closed:
-        finished = finalize(session, rules.max_events, rules.min_page_views)
+        finished = finalize(session, rules.thresholds)
         steps = []
         for event in finished.events:
             gap = event.time - before if before is not None else None
@@ -252,27 +254,36 @@ def _paid_by(session: Session[SessionAccumulator], steps: list[Step]) -> Step | 
     return next((step for step in steps if step.candidates and step.candidates[0].match == best), None)
 
 
-def _of_sessions(sessions: Iterable[SessionReport], unmatched: Iterable[ObservedRow], settings: Settings) -> OutputRows:
-    finished = [each.finished for each in sessions]
-    no_event = rejecter(settings.topic_purchases, NO_EVENT)
-    return {
-        settings.topic_visits: rows_of(visits(("", finished))),
-        settings.topic_suspicious_visits: rows_of(suspicious(("", finished))),
-        settings.topic_unmatched_purchases: rows_of(no_event(seen.row) for seen in unmatched),
-    }
+def outputs_of(sessions: Iterable[SessionReport], settings: Settings) -> OutputRows:
+    """The output rows that sessions give, by topic."""
+    closed = [each.finished for each in sessions]
+    return _encoded({Feed.CLOSED_SESSIONS: [("", closed)]}, settings)
 
 
-def _rejected(late: Iterable[ObservedRow], dead: Iterable[ObservedDeadLetter], settings: Settings) -> OutputRows:
-    late_event, late_purchase = (rejecter(topic, LATE) for topic in settings.inputs)
-    nobody = SourceProgress("", MIN_TIME, 0, None, ())
+def _rejected(
+    settings: Settings,
+    late: Iterable[ObservedRow] = (),
+    dead: Iterable[ObservedDeadLetter] = (),
+    unmatched: Iterable[ObservedRow] = (),
+) -> OutputRows:
+    reject_late, reject_unmatched = (rejecter(*settings.inputs, reason) for reason in (LATE, NO_EVENT))
+    late = list(late)
+    late_purchases = [reject_late(seen.row) for seen in late if type(seen.row) is not Event]
+    return _encoded(
+        {
+            Feed.LATE_EVENTS: [reject_late(seen.row) for seen in late if type(seen.row) is Event],
+            Feed.UNREADABLE: [each.rejected for each in dead],
+            Feed.UNMATCHED_PURCHASES: late_purchases + [reject_unmatched(seen.row) for seen in unmatched],
+        },
+        settings,
+    )
+
+
+def _encoded(elements: Mapping[Feed, Iterable[Any]], settings: Settings) -> OutputRows:
     return {
-        settings.topic_late_events: rows_of(late_event(seen.row) for seen in late if type(seen.row) is Event),
-        settings.topic_unmatched_purchases: rows_of(
-            late_purchase(seen.row) for seen in late if type(seen.row) is not Event
-        ),
-        settings.topic_dead_letters: rows_of(
-            dead_letters(PolledBatch([], nobody, [], [each.rejected for each in dead]))
-        ),
+        settings.topic(spec): rows_of(keyed for element in elements[spec.feed] for keyed in spec.encode(element))
+        for spec in OUTPUTS
+        if spec.feed in elements
     }
 
 

@@ -14,9 +14,9 @@ from dataflow.kafka.range_reader import RangeReader
 from dataflow.kafka.stable_end_offsets import stable_end_offsets
 from dataflow.observability import logs
 from dataflow.observability.formatting import shortened, utc_text
-from dataflow.runtime.job import rules_of
-from dataflow.runtime.settings import Settings, load
-from dataflow.streaming.errors import UserError, install_error_handler
+from dataflow.runtime.errors import install_error_handler
+from dataflow.runtime.settings import Settings, load, log_options
+from dataflow.streaming.errors import UserError
 from dataflow.tools.command_line import Parser, message_address
 from dataflow.tools.progress_bar import ProgressBar
 from dataflow.tools.redrive.dead_letters import DeadLetter, OutcomeCounter, Selection, dead_letters, grouped
@@ -184,7 +184,7 @@ class _Redrive:
                 self._metadata.poll,
             )
             spans = {partition_id: span._replace(end=ends[partition_id]) for partition_id, span in spans.items()}
-        targets = InputTopics(self._settings, spans, rules_of(self._settings).lateness)
+        targets = InputTopics(self._settings, spans, self._settings.rules.lateness)
         self._progress.begin(" and ".join(self._settings.inputs))
         for message in self._scanner.read(spans, self._progress):
             targets.read(message)
@@ -220,7 +220,7 @@ class _Redrive:
 def main(arguments: Sequence[str]) -> int:
     """Lists or puts back; returns the exit code."""
     options = _arguments(arguments)
-    logs.start()
+    logs.start(*log_options())
     install_error_handler()  # the lease is kept in a thread of its own
     try:
         with ProgressBar() as progress:

@@ -19,7 +19,7 @@ from support.logs import (
     visit,
 )
 
-from dataflow.clickstream.topology import Rules
+from dataflow.clickstream.rules import Rules
 from dataflow.tools.reference import Answer
 
 

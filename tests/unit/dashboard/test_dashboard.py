@@ -15,7 +15,7 @@ import pytest
 from support.logs import EVENTS, NOON, PURCHASES, Job, Plan, Written, bytewax_flow, event, log, purchase, session_id
 from support.programs import free_port
 
-from dataflow.clickstream.topology import Rules
+from dataflow.clickstream.rules import Rules
 from dataflow.dashboard import server
 from dataflow.dashboard.probe import SHOWN, DashboardProbe, ListedRow
 from dataflow.dashboard.server import Page, may_ask
@@ -326,7 +326,7 @@ def pictures(probe: DashboardProbe, partitions: int = 2, place: ProcessInfo | No
     progress = Progress(Ends(partitions), pace, lateness=5 * SECOND)
     progress.record_position("clicks/0", 4, None)
     for number in range(partitions):
-        pace.hear(f"clicks/{number}", (NOON + number) * SECOND, partitions)
+        pace.update(f"clicks/{number}", (NOON + number) * SECOND, partitions)
     return DashboardFeed(place or ProcessInfo(0, None), probe, progress, lambda: True)
 
 
@@ -339,7 +339,7 @@ def test_a_picture_says_where_each_partition_stands_and_which_holds_the_watermar
         "is being read: 6 rows to its end, it is at 2024-03-13 12:00:00",
     )
     assert (second.offset, second.to_read, second.reached, second.holds) == (None, None, NOON + 1, False)
-    assert picture.blocking_sources == ["clicks/0"]
+    assert picture.holding == ["clicks/0"]
     assert (picture.state, picture.state_why) == ("catching up", "clicks/0 has not been read to its end yet")
 
 

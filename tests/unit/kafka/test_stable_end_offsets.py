@@ -31,7 +31,7 @@ def partition(monkeypatch):
 
         monkeypatch.setattr(stable_end_offsets, "ends_of", ends_of)
         monkeypatch.setattr(stable_end_offsets, "_no_longer", no_longer)
-        monkeypatch.setattr(stable_end_offsets, "_CALM", 0)
+        monkeypatch.setattr(stable_end_offsets, "_QUIET_S", 0)
         return stable_end_offsets.stable_end_offsets(None, None, "group", [PLACE], lambda: None)[PLACE]
 
     return play

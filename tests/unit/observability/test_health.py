@@ -155,11 +155,11 @@ def test_the_watermark_waits_for_partitions_that_have_not_been_heard_of_else_for
     pace = SourceAlignment()
     progress = Progress(Ends(), pace, lateness=5 * SECOND)
     assert progress.blocking_sources() == set()
-    pace.hear("clicks/0", 100 * SECOND, 2)
+    pace.update("clicks/0", 100 * SECOND, 2)
     assert (progress.blocking_sources(), progress.watermark()) == ({"clicks/1"}, None)
-    pace.hear("clicks/1", MIN_TIME, 2)
+    pace.update("clicks/1", MIN_TIME, 2)
     assert (progress.blocking_sources(), progress.watermark()) == ({"clicks/1"}, None)
-    pace.hear("clicks/1", 200 * SECOND, 2)
+    pace.update("clicks/1", 200 * SECOND, 2)
     assert (progress.blocking_sources(), progress.watermark()) == ({"clicks/0"}, 95.0)
     assert progress.times() == {"clicks/0": 100.0, "clicks/1": 200.0}
 

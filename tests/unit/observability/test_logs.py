@@ -8,8 +8,7 @@ from dataflow.observability import logs
 def test_the_level_says_what_is_left_out(monkeypatch):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setenv("VISITS_LOG_LEVEL", "warning")
     level = root.level
-    logs.start()
+    logs.start("json", "warning")
     assert not logging.getLogger("visits").isEnabledFor(logging.INFO)
     root.setLevel(level)

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-SPEAK = "from threading import Event, Thread\nfrom dataflow import errors, logs\nlogs.start()\nerrors.speak_plainly()\n"
+SPEAK = 'from threading import Event, Thread\nfrom dataflow.observability import logs\nfrom dataflow.runtime.errors import install_error_handler\nfrom dataflow.streaming import errors\nlogs.start("json", "info")\ninstall_error_handler()\n'
 
 
 def end_of(program: str) -> tuple[int, str]:
@@ -12,10 +12,10 @@ def end_of(program: str) -> tuple[int, str]:
 
 
 def test_a_thread_that_fails_takes_the_process_with_it_and_shows_where():
-    status, said = end_of("Thread(target=lambda: 1 / 0, name='lookout').start()\nEvent().wait()")
+    status, said = end_of("Thread(target=lambda: 1 / 0, name='poller').start()\nEvent().wait()")
     assert status == 1
     assert "ZeroDivisionError" in said
-    assert "its thread lookout has failed" in said
+    assert "thread poller has failed" in said
 
 
 def test_a_mistake_that_the_engine_would_show_at_length_is_one_line():

@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from dataflow.clickstream.topology import Rules
-from dataflow.runtime.job import rules_of
+from dataflow.clickstream.rules import Rules
 from dataflow.runtime.settings import PREFIX, Settings, load
 from dataflow.streaming.errors import UserError
 
@@ -24,7 +23,7 @@ def test_nothing_need_be_set():
     assert settings.brokers == "localhost:19092,localhost:19091,localhost:19090"
     assert settings.inputs == ("user-events", "purchases")
     assert settings.outputs == ("visits", "suspicious-visits", "late-events", "dead-letters", "unmatched-purchases")
-    assert rules_of(settings) == Rules()
+    assert settings.rules == Rules()
 
 
 def test_every_setting_has_a_word_on_what_it_does():
@@ -179,4 +178,4 @@ def test_seconds_become_microseconds_exactly(monkeypatch):
     monkeypatch.setenv("VISITS_SESSION_GAP", "0.1")
     monkeypatch.setenv("VISITS_MATCH_WINDOW", "1.000001")
     monkeypatch.setenv("VISITS_ALLOWED_LATENESS", "4.35")
-    assert rules_of(load()) == Rules(gap=100_000, window=1_000_001, lateness=4_350_000)
+    assert load().rules == Rules(gap=100_000, window=1_000_001, lateness=4_350_000)

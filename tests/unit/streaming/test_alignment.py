@@ -12,7 +12,7 @@ def pace(**bounds) -> SourceAlignment:
     """Where each source stands; of the sources there are as many as are named."""
     made = SourceAlignment()
     for source, bound in bounds.items():
-        made.hear(source, bound, len(bounds))
+        made.update(source, bound, len(bounds))
     return made
 
 
@@ -56,9 +56,9 @@ def test_it_waits_until_the_slowest_has_come_near_and_not_only_moved():
     together = pace(slow=NOW, fast=NOW + 2 * MAX_DRIFT)
     fast = runner(together, (NOW + 2 * MAX_DRIFT, MAX_ROWS_AHEAD))
     for moved in (0, 1, MAX_DRIFT - 1):
-        together.hear("slow", NOW + moved, 2)
+        together.update("slow", NOW + moved, 2)
         assert fast.is_paused()
-    together.hear("slow", NOW + MAX_DRIFT, 2)
+    together.update("slow", NOW + MAX_DRIFT, 2)
     assert not fast.is_paused()
 
 
@@ -82,7 +82,7 @@ def test_nobody_waits_for_one_that_has_nothing_to_read(bounds, waits):
 
 def test_one_that_nobody_has_heard_of_is_waited_for():
     some = SourceAlignment()
-    some.hear("fast", NOW, 2)
+    some.update("fast", NOW, 2)
     assert some.slowest() == MIN_TIME
-    some.hear("slow", NOW - 5, 2)
+    some.update("slow", NOW - 5, 2)
     assert some.slowest() == NOW - 5

@@ -74,9 +74,9 @@ def test_sessions_do_not_depend_on_the_order_of_arrival(times):
 def test_sessions_that_begin_are_counted_those_that_turn_out_to_be_one_too():
     open_sessions = sessions()
     open_sessions.add([At(100), At(110), At(140), At(125)])
-    assert (open_sessions.opened, open_sessions.count) == (2, 1)
+    assert (open_sessions.begun, open_sessions.count) == (2, 1)
     open_sessions.close(MAX_TIME)
-    assert (open_sessions.opened, open_sessions.count) == (2, 0)
+    assert (open_sessions.begun, open_sessions.count) == (2, 0)
 
 
 def test_users_do_not_meet():

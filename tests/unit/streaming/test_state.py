@@ -8,12 +8,12 @@ import pytest
 from dataflow.clickstream.attribution import AMOUNTS, PurchaseKey, match
 from dataflow.clickstream.records import Event, Purchase
 from dataflow.clickstream.sessions import SessionAccumulator
-from dataflow.observability import metrics
 from dataflow.streaming.errors import UserError
+from dataflow.streaming.hooks import Hooks
 from dataflow.streaming.interval_join import IntervalJoin, JoinState
-from dataflow.streaming.operators import _StateHolder
 from dataflow.streaming.position import position
 from dataflow.streaming.state import VERSION, JobFingerprint, StateCodec
+from dataflow.streaming.stateful_adapter import StateHolder
 from dataflow.streaming.time import MAX_TIME, MIN_TIME
 from dataflow.streaming.watermark import WatermarkState
 
@@ -102,7 +102,7 @@ def test_what_the_engine_copies_at_a_snapshot_is_bytes_of_that_moment():
     bought = msgspec.structs.replace(EVENT, event_type="purchase")
     join.add([bought])
     snapshots = StateCodec(JOIN, JOB)
-    copied = copy.deepcopy(_StateHolder(join, snapshots, metrics.StateSize("join")))
+    copied = copy.deepcopy(StateHolder(join, "join", snapshots, Hooks()))
     join.add([PURCHASE])
     assert type(copied) is bytes
     assert snapshots.unpack(copied) == JoinState([PurchaseKey(EVENT.time, EVENT.user, EVENT.page)], [])

@@ -1,0 +1,113 @@
+"""The topics that are written, each an `OutputSpec` in `OUTPUTS`.
+
+To add an output, write what encodes its records and append a spec. The topology gets its steps and its sink, the
+settings its topic's name, `explain` and `verify` its records from there. The independent reference
+(`dataflow.tools.reference`) has to compute the output too, or `verify` will report a difference.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from dataflow.clickstream.records import Event, InputRecord
+from dataflow.clickstream.serde import encode_suspicious, encode_visits
+from dataflow.clickstream.sessions import ClosedSession
+from dataflow.streaming.batches import OutgoingRecords, RejectedRecord
+from dataflow.streaming.position import PARTITION_LIMIT
+
+# reasons in the headers of rejected records; those of dead letters say what cannot be read
+LATE = "late"
+NO_EVENT = "no event in its time"
+
+Keyed = tuple[str, OutgoingRecords]  # an element of a sink; the text chooses the output partition
+
+
+class Feed(Enum):
+    """The streams of the topology that an output can be made of, and their elements."""
+
+    CLOSED_SESSIONS = auto()  # (shard key, list of ClosedSession)
+    LATE_EVENTS = auto()  # RejectedRecord
+    UNREADABLE = auto()  # RejectedRecord
+    UNMATCHED_PURCHASES = auto()  # RejectedRecord, late purchase rows included
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output topic.
+
+    Args:
+        name: of the output, and of its topic unless a setting says otherwise.
+        description: what the table of settings says.
+        feed: the stream that it is made of.
+        encode: makes of one element of that stream the keyed records to write: key, values and headers.
+        step: what its steps are called, if not after the name. Ids of steps are keys in the recovery store.
+    """
+
+    name: str
+    description: str
+    feed: Feed
+    encode: Callable[[Any], Iterator[Keyed]]
+    step: str = ""
+
+    @property
+    def setting(self) -> str:
+        """Its name as part of settings and steps: `late_events` of `late-events`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def step_name(self) -> str:
+        return self.step or self.setting
+
+
+def visits(keyed: tuple[str, list[ClosedSession]]) -> Iterator[Keyed]:
+    """The rows of `visits`: every event of a session, in order of time."""
+    for session in keyed[1]:
+        rows: list[bytes | None] = encode_visits(session.events, session.identity, session.amount)  # type: ignore[assignment]
+        yield session.user.decode(), OutgoingRecords(session.user, rows)
+
+
+def suspicious_visits(keyed: tuple[str, list[ClosedSession]]) -> Iterator[Keyed]:
+    """The rows of `suspicious-visits`: one a session that is suspicious."""
+    for session in keyed[1]:
+        if session.suspicion is not None:
+            row = encode_suspicious(session.identity, session.user, session.suspicion)
+            yield session.user.decode(), OutgoingRecords(session.user, [row])
+
+
+def rejected(record: RejectedRecord) -> Iterator[Keyed]:
+    """A record as it came, with headers that say why it was rejected and where it was."""
+    topic, _, partition = record.source.rpartition("/")
+    headers = [
+        ("reason", record.reason.encode()),
+        ("topic", topic.encode()),
+        ("partition", partition.encode()),
+        ("offset", b"%d" % record.offset),
+    ]
+    # a record without a key is routed by its origin, so that a replay puts it into the same partition
+    route = record.key.decode(errors="replace") if record.key is not None else record.source
+    yield route, OutgoingRecords(record.key, [record.value], headers)
+
+
+def rejecter(events_topic: str, purchases_topic: str, reason: str) -> Callable[[InputRecord], RejectedRecord]:
+    """Makes what rejects readable rows of the two input topics for a reason."""
+
+    def reject(row: InputRecord) -> RejectedRecord:
+        offset, partition = divmod(row.position, PARTITION_LIMIT)
+        topic = events_topic if type(row) is Event else purchases_topic
+        return RejectedRecord(row.user, row.value, reason, f"{topic}/{partition}", offset)
+
+    return reject
+
+
+VISITS = OutputSpec("visits", "output: every event with its session and amount", Feed.CLOSED_SESSIONS, visits)
+SUSPICIOUS_VISITS = OutputSpec(
+    "suspicious-visits", "output: suspicious sessions", Feed.CLOSED_SESSIONS, suspicious_visits, step="suspicious"
+)
+LATE_EVENTS = OutputSpec("late-events", "output: events that arrived too late, unchanged", Feed.LATE_EVENTS, rejected)
+DEAD_LETTERS = OutputSpec("dead-letters", "output: messages that cannot be read, and why", Feed.UNREADABLE, rejected)
+UNMATCHED_PURCHASES = OutputSpec(
+    "unmatched-purchases", "output: purchase rows without an event", Feed.UNMATCHED_PURCHASES, rejected
+)
+
+OUTPUTS: tuple[OutputSpec, ...] = (VISITS, SUSPICIOUS_VISITS, LATE_EVENTS, DEAD_LETTERS, UNMATCHED_PURCHASES)

@@ -1,0 +1,26 @@
+"""The numbers in the rules."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dataflow.clickstream.suspicion import DEFAULT_THRESHOLDS
+from dataflow.streaming.time import SECOND
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The numbers in the rules; times are in microseconds of event time.
+
+    Args:
+        gap: session gap: events of one user at most this far apart are one session.
+        window: match window: a purchase row belongs to a purchase event at most this far before or after it.
+        lateness: allowed lateness: a row farther below its partition's max timestamp is late.
+        shards: number of groups into which users are divided.
+        thresholds: of the suspicion rules, by name.
+    """
+
+    gap: int = 20 * SECOND
+    window: int = 5 * SECOND
+    lateness: int = 5 * SECOND
+    shards: int = 8
+    thresholds: Mapping[str, int] = field(default_factory=lambda: DEFAULT_THRESHOLDS, hash=False)

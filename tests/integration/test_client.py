@@ -1,0 +1,17 @@
+"""Questions about the cluster that fail: the user gets one line that says what to do."""
+
+import pytest
+
+from dataflow.kafka import client
+from dataflow.kafka.client import Connection, connect, count_partitions
+from dataflow.runtime.settings import Settings
+from dataflow.streaming.errors import UserError
+
+CLOSED = "127.0.0.1:1"  # nobody listens there
+
+
+def test_a_cluster_without_a_broker_that_answers_is_an_error_with_its_address(monkeypatch):
+    monkeypatch.setattr(client, "_PATIENCE", 0.1)
+    connection = Connection(Settings(_env_file=None, brokers=CLOSED))
+    with pytest.raises(UserError, match=f"^no Kafka broker answers at {CLOSED}.*VISITS_BROKERS says where$"):
+        count_partitions(connect(connection), connection, ["visits"])
