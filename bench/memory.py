@@ -40,7 +40,7 @@ class Held(NamedTuple):
 
 def measure(users: int, events: int) -> Held:
     """Called in a process that has done nothing else."""
-    keeper = ReferenceSerializer(event_fetcher=None)
+    keeper = ReferenceSerializer(fetcher=None)
     rules = Rules()
     sessions = SessionWindows(rules.gap, rules.window, SessionAccumulator, accumulate, merge)
     snapshots = StateCodec(list[tuple[bytes, int, int, keeper.type]], JobFingerprint(1))

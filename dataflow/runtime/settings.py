@@ -26,27 +26,7 @@ Seconds = Annotated[float, Field(allow_inf_nan=False, le=1e9)]  # thirty years
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
-if TYPE_CHECKING:
-
-    class _Registered(BaseSettings):
-        pass
-
-else:  # one setting for each registered suspicion rule and output
-    _Registered = create_model(
-        "_Registered",
-        __base__=BaseSettings,
-        **{
-            rule.threshold.name: (
-                int,
-                Field(rule.threshold.default, ge=rule.threshold.minimum, description=rule.threshold.description),
-            )
-            for rule in SUSPICION_RULES
-        },
-        **{f"topic_{spec.setting}": (TopicName, Field(spec.name, description=spec.description)) for spec in OUTPUTS},
-    )
-
-
-class Settings(_Registered):
+class Settings(BaseSettings):
     """The settings of a job. Durations are in seconds of event time."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True)
@@ -169,6 +149,22 @@ class Settings(_Registered):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         ordered = sources["init_settings"], sources["env_settings"], sources["dotenv_settings"]
         return *ordered[:1], _KafkaProperties(settings_cls), *ordered[1:]
+
+
+if not TYPE_CHECKING:  # each registered suspicion rule and output brings a setting
+    Settings = create_model(
+        "Settings",
+        __base__=Settings,
+        __module__=__name__,
+        **{
+            rule.threshold.name: (
+                int,
+                Field(rule.threshold.default, ge=rule.threshold.minimum, description=rule.threshold.description),
+            )
+            for rule in SUSPICION_RULES
+        },
+        **{f"topic_{spec.setting}": (TopicName, Field(spec.name, description=spec.description)) for spec in OUTPUTS},
+    )
 
 
 class _KafkaProperties(PydanticBaseSettingsSource):

@@ -35,11 +35,11 @@ def test_function_that_snapshots_is_there(function):
     [
         ([], ENGINE),
         (["shim_mapper (bytewax/operators/__init__.py)"], ENGINE),
-        (["join (dataflow/operators.py)", "add (dataflow/rules/join.py)"], JOIN),
-        (["visits (dataflow/pipeline.py)", "encode_visits (dataflow/codec.py)"], CLOSE),
-        (["Sessions.add (dataflow/rules/session.py)"], SESSION),
-        (["sharder.<locals>.shard.<locals>.<listcomp> (dataflow/shards.py)"], SHARD),
-        (["shard (dataflow/shards.py)", "<listcomp> (dataflow/shards.py)"], SHARD),
+        (["match (dataflow/streaming/operators.py)", "add (dataflow/streaming/interval_join.py)"], JOIN),
+        (["visits (dataflow/clickstream/outputs.py)", "encode_visits (dataflow/clickstream/serde.py)"], CLOSE),
+        (["SessionWindows.add (dataflow/streaming/session_windows.py)"], SESSION),
+        (["sharder.<locals>.shard.<locals>.<listcomp> (dataflow/streaming/sharding.py)"], SHARD),
+        (["shard (dataflow/streaming/sharding.py)", "<listcomp> (dataflow/streaming/sharding.py)"], SHARD),
         (["snapshot (dataflow/kafka/sink.py)", "flush (dataflow/kafka/sink.py)"], SNAPSHOT),
     ],
 )
@@ -48,6 +48,6 @@ def test_innermost_function_decides_unless_a_snapshot_is_taken(inside, expected)
 
 
 def test_only_the_engines_thread_counts():
-    others = "_run (dataflow/kafka/lookout.py) 100\nmain (bench/profiled.py) 9\n"
-    raw = f"{ENGINE_STACK} 3\n{ENGINE_STACK};join (dataflow/operators.py) 4\n{others}"
+    others = "_run (dataflow/kafka/end_offsets.py) 100\nmain (bench/profiled.py) 9\n"
+    raw = f"{ENGINE_STACK} 3\n{ENGINE_STACK};match (dataflow/streaming/operators.py) 4\n{others}"
     assert count(raw) == {ENGINE: 3, JOIN: 4}
