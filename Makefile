@@ -58,8 +58,8 @@ throughput: $(DEV) kafka  ## events per second, beside a loop that only copies; 
 screenshots: $(DEV)  ## the README's pictures of the live page; needs Chromium and pngquant
 	@PYTHONPATH=tests $(BIN)/python -m support.screenshots
 
-coverage: $(DEV)  ## which lines the unit and property tests run
-	@$(PYTEST) $(IN_PARALLEL) -m "not slow and not realtime" --cov --cov-report=term:skip-covered tests/unit tests/property
+coverage: $(DEV)  ## which lines `make test` runs, in this process and in those that it starts
+	@$(PYTEST) $(IN_PARALLEL) -m "not slow and not realtime" --cov --cov-report=term:skip-covered
 
 # what the job needs: enough for the demo
 $(READY): requirements.lock pyproject.toml

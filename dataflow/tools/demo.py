@@ -98,12 +98,12 @@ class TopicTotals:
 
     def see(self, message: Message) -> None:
         """Takes in one message of any topic."""
-        topic, value = message.topic(), message.value()
+        topic, key, value = message.topic() or "", message.key() or b"", message.value() or b""
         self.rows[topic] += 1
         if topic == self.settings.topic_user_events:
-            self.waiting[int(message.key())] += 1
+            self.waiting[int(key)] += 1
         elif topic == self.settings.topic_late_events:
-            self.waiting[int(message.key())] -= 1
+            self.waiting[int(key)] -= 1
         elif topic == self.settings.topic_visits:
             self._see_visit(msgspec.json.decode(value, type=Visit))
         elif topic == self.settings.topic_suspicious_visits:
@@ -245,10 +245,10 @@ def _run(settings: Settings, directory: Path, console: Console) -> int:
         "VISITS_PAGE_PORT": str(page),
     }
     console.print(f"Watch it meanwhile: http://localhost:{page}/")
-    programs: list[subprocess.Popen] = []
+    programs: list[subprocess.Popen[bytes]] = []
 
-    def start(name: str, *arguments: str) -> subprocess.Popen:
-        with open(directory / f"{name}.log", "wb") as log:
+    def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (directory / f"{name}.log").open("wb") as log:
             program = subprocess.Popen([sys.executable, "-m", *arguments], env=environment, stdout=log, stderr=log)
         programs.append(program)
         return program
@@ -285,10 +285,10 @@ def _run(settings: Settings, directory: Path, console: Console) -> int:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
-def _must_run(*programs: subprocess.Popen, directory: Path) -> None:
+def _must_run(*programs: subprocess.Popen[bytes], directory: Path) -> None:
     for program in programs:
         if program.poll() is not None:
             logs = "\n".join(path.read_text(errors="replace").strip() for path in sorted(directory.glob("*.log")))

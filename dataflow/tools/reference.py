@@ -76,6 +76,14 @@ class _Parsed:
     origin: str
     late: bool = False
 
+    @property
+    def value(self) -> bytes:
+        """The record's; a record without one is not readable."""
+        return self.record.value or b""
+
+
+_Rank = tuple[bool, Fraction, Fraction, float, bytes]  # of a candidate: the last is its amount's text
+
 
 def answer(
     events: Log,
@@ -133,6 +141,8 @@ def _parse(log: Log, topic: str, kinds: Kinds, numbers: RuleSettings, out: Answe
 
 
 def _readable(record: Record, origin: str, kinds: Kinds) -> _Parsed:
+    if record.value is None:
+        raise _Unreadable(NOT_A_ROW)
     try:
         text = record.value.decode()
         pairs = json.loads(
@@ -192,9 +202,9 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _rank(click: _Parsed, row: _Parsed) -> tuple:
+def _rank(click: _Parsed, row: _Parsed) -> _Rank:
     """How good an amount is for a purchase event: same page, then nearest, then later, then larger."""
-    text = bytes(msgspec.json.decode(row.record.value, type=dict[str, msgspec.Raw])["amount"])
+    text = bytes(msgspec.json.decode(row.value, type=dict[str, msgspec.Raw])["amount"])
     same_page = click.fields["page_id"] == row.fields["page_id"]
     return same_page, -abs(click.time - row.time), row.time, float(row.fields["amount"]), text
 
@@ -217,7 +227,7 @@ def _sessions(rows: list[_Parsed], gap: Fraction) -> list[list[_Parsed]]:
 
 
 def _write_session(
-    user: int, session: list[_Parsed], amounts: dict[int, tuple], numbers: RuleSettings, out: Answer
+    user: int, session: list[_Parsed], amounts: dict[int, _Rank], numbers: RuleSettings, out: Answer
 ) -> None:
     identity = hashlib.blake2b(f"{user}/{int(session[0].time * 1_000_000)}".encode(), digest_size=16).hexdigest()
     key = str(user).encode()
@@ -238,7 +248,7 @@ def _write_session(
 
 def _own_text(row: _Parsed) -> bytes:
     """An event's JSON text without its closing brace, and without fields by the names of those that are added."""
-    text = row.record.value.rstrip()
+    text = row.value.rstrip()
     if not {"session_id", "amount"} & row.fields.keys():
         return text[:-1]
     fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from typing import cast
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -101,8 +102,8 @@ def expected(settings: Settings, topics: Topics) -> Answer:
         records: dict[int, list[Record]] = {}
         for message in topics.read(topic):
             stored = max(message.timestamp()[1], 0)
-            record = Record(message.key(), message.value(), stored, message.offset())
-            records.setdefault(message.partition(), []).append(record)
+            record = Record(message.key(), message.value(), stored, message.offset() or 0)
+            records.setdefault(message.partition() or 0, []).append(record)
         return records
 
     numbers = RuleSettings(
@@ -132,7 +133,7 @@ def out_of_order(topics: Topics, topic: str) -> int:
     latest: dict[str, float] = {}
     wrong = 0
     for message in topics.read(topic):
-        visit = decode(message.value())
+        visit = decode(message.value() or b"")
         wrong += visit.timestamp < latest.get(visit.session_id, visit.timestamp)
         latest[visit.session_id] = visit.timestamp
     return wrong
@@ -144,7 +145,7 @@ class _Visit(msgspec.Struct):
 
 
 def _row(message: Message, is_dead_letter: bool) -> OutputRow:
-    headers = tuple(message.headers() or ())
+    headers = cast(tuple[tuple[str, bytes], ...], tuple(message.headers() or ()))  # the job writes no others
     if is_dead_letter and headers[0] != ("reason", AHEAD.encode()):
         headers = (("reason", NOT_A_ROW.encode()), *headers[1:])
     return message.key(), message.value(), headers

@@ -40,7 +40,7 @@ class Repair:
         return self._stamp(value) if self._now else value
 
     def _run(self, command: str, value: bytes | None) -> bytes:
-        done = subprocess.run(command, shell=True, input=value or b"", capture_output=True)
+        done = subprocess.run(command, shell=True, input=value or b"", capture_output=True, check=False)
         said = done.stderr.decode(errors="replace").strip().splitlines()
         if done.returncode in _CANNOT_RUN:
             raise CannotRun(said[-1] if said else command)
