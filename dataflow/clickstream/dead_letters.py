@@ -5,16 +5,14 @@ import msgspec
 from dataflow.streaming.partition_reader import Unreadable
 
 # what decoding raises for a message that is no row; msgspec's errors are ValueErrors too
-DECODE_ERRORS = AttributeError, UnicodeDecodeError, RecursionError, ValueError
+DECODE_ERRORS = UnicodeDecodeError, RecursionError, ValueError
 
 # categories, the `reason` label of the metric; `ahead` is that of the partition reader
 KINDS = ("json", "fields", "time", "ahead", "amount", "encoding", "empty")
 
 
-def unreadable(value: bytes | None, error: Exception) -> Unreadable:
+def unreadable(value: bytes, error: Exception) -> Unreadable:
     """What is wrong with a message whose decoding raised one of `DECODE_ERRORS`."""
-    if value is None:
-        return Unreadable("the message has no value", "empty")
     if isinstance(error, UnicodeDecodeError):
         return Unreadable(f"not UTF-8: {error.reason} at byte {error.start}", "encoding")
     if isinstance(error, RecursionError):
@@ -24,6 +22,11 @@ def unreadable(value: bytes | None, error: Exception) -> Unreadable:
     if not value:
         return Unreadable("the message is empty", "empty")
     return Unreadable(str(error), "json")  # not JSON, or a number with too many digits
+
+
+def no_value() -> Unreadable:
+    """A tombstone: a message without a value."""
+    return Unreadable("the message has no value", "empty")
 
 
 def out_of_range() -> Unreadable:

@@ -5,7 +5,14 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from dataflow.clickstream.dead_letters import DECODE_ERRORS, not_a_number, out_of_range, too_large_a_number, unreadable
+from dataflow.clickstream.dead_letters import (
+    DECODE_ERRORS,
+    no_value,
+    not_a_number,
+    out_of_range,
+    too_large_a_number,
+    unreadable,
+)
 from dataflow.clickstream.records import Event, Purchase
 from dataflow.clickstream.users import user_json, user_of
 from dataflow.streaming.time import SECOND
@@ -38,8 +45,8 @@ class _PurchaseText(msgspec.Struct, gc=False):
     timestamp: float
 
 
-Id = TypeVar("Id", int, str)
-Text = TypeVar("Text", bytes, str)
+Id = TypeVar("Id")
+Text = TypeVar("Text")
 
 
 class _Interned(dict[Id, Text]):
@@ -52,7 +59,7 @@ class _Interned(dict[Id, Text]):
 
     def __init__(self, make: Callable[[Id], Text], most: int) -> None:
         super().__init__()
-        self._make = make
+        self._make: Callable[[Id], Text] = make
         self._most = most
 
     def __missing__(self, key: Id) -> Text:
@@ -73,6 +80,8 @@ _encode = msgspec.json.encode
 
 def decode_event(value: bytes | None, position: int) -> Event:
     """Decodes the value of a message of `user-events` at a position of its topic. Raises Unreadable."""
+    if value is None:
+        raise no_value()
     try:
         if not value.isascii():
             value.decode()  # the JSON decoder does not check fields that it skips
@@ -95,6 +104,8 @@ def decode_event(value: bytes | None, position: int) -> Event:
 
 def decode_purchase(value: bytes | None, position: int) -> Purchase:
     """Decodes the value of a message of `purchases` at a position of its topic. Raises Unreadable."""
+    if value is None:
+        raise no_value()
     try:
         if not value.isascii():
             value.decode()

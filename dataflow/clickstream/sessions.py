@@ -25,7 +25,7 @@ class SessionAccumulator(msgspec.Struct, array_like=True):
 
 def accumulate(accumulator: SessionAccumulator, row: Event | Match) -> SessionAccumulator:
     """The folder. The rows of a session are its events, and the matches that follow them."""
-    if type(row) is Event:
+    if isinstance(row, Event):
         accumulator.events.append(row)
     elif accumulator.best is None or row > accumulator.best:
         accumulator.best = row

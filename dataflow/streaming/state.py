@@ -102,4 +102,5 @@ class StateCodec(Generic[State]):
         for name, before in head.numbers.items():
             if self._numbers.get(name, before) != before:
                 self._fingerprint.on_change(name, before, self._numbers[name])
-        return self._state.decode(head.state)
+        state: State = self._state.decode(head.state)
+        return state
