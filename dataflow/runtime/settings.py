@@ -1,6 +1,6 @@
 """Every setting of the job, read from the environment (``VISITS_*``) and from ``.env``.
 
-The engine keeps its own names (``BYTEWAX_*``); the README has the table of all of ours.
+The engine keeps its own names (``BYTEWAX_*``); docs/settings.md lists all of ours.
 """
 
 import difflib
@@ -34,61 +34,64 @@ class Settings(BaseSettings):
     brokers: str = Field(
         "localhost:19092,localhost:19091,localhost:19090",
         min_length=1,
-        description="Kafka's bootstrap servers, comma-separated",
+        description="Kafka bootstrap servers, separated by commas",
     )
-    session_gap: Seconds = Field(20, gt=0, description="events of one user at most so far apart are one session")
+    session_gap: Seconds = Field(20, gt=0, description="longest pause between two events of one session")
     match_window: Seconds = Field(
-        5, ge=0, description="a purchase row belongs to a purchase event at most so far before or after it"
+        5, ge=0, description="longest distance in time between a purchase event and its purchase row, before or after"
     )
     allowed_lateness: Seconds = Field(
-        5, ge=0, description="a row farther below the highest time of its partition is late"
+        5, ge=0, description="a row is late if its time is more than this below the highest time of its partition"
     )
     outage_grace: Seconds = Field(
         20,
         ge=0,
-        description="so long after an outage of the brokers, and after a start, silence does not move the time: "
-        "those who write may be on their way back with old rows (librdkafka pauses up to 15 s)",
+        description="after a start or a broker outage, idle partitions hold the watermark for this long (wall clock), because "
+        "producers may still have to deliver old rows (librdkafka waits up to 15 s before it retries)",
     )
     shards: int = Field(
-        8, ge=1, le=1024, description="parts into which users are divided; more workers than this have nothing to do"
+        8,
+        ge=1,
+        le=1024,
+        description="number of groups that users are divided into; more workers than this have nothing to do",
     )
     start: Literal["earliest", "latest"] = Field(
         "earliest",
-        description="`earliest` or `latest`: where to begin when there is nothing to resume from; the latest rows are those "
-        "after the first start under this `VISITS_GROUP`",
+        description="`earliest` or `latest`: where to start when there is nothing to resume from; `latest` reads rows that "
+        "were written after the first start under this `VISITS_GROUP`",
     )
     stop_at_end: bool = Field(
-        False, description="1: read to the present end of the topics, close every session and stop"
+        False, description="1: read to the current end of the topics, close every session and stop"
     )
     partitioner: Literal["crc32", "murmur2"] = Field(
         "crc32",
-        description="`crc32` or `murmur2`: keys choose output partitions as librdkafka does by default, or as Java",
+        description="`crc32` or `murmur2`: hash that maps keys to output partitions; librdkafka's default or Java's",
     )
     group: str = Field(
         "visits",
         min_length=1,
-        description="name of the job: its consumer group (for lag monitors only), and which output rows are its own",
+        description="name of the job: its identity in the output topics, and its consumer group (for lag monitors only)",
     )
     log_format: Literal["auto", "text", "json"] = Field(
-        "auto", description="`text`, `json` (an object a line), or `auto`: text on a terminal, otherwise JSON"
+        "auto", description="`text`, `json` (one object per line) or `auto`: text on a terminal, otherwise JSON"
     )
-    log_level: Literal["info", "warning", "error"] = Field("info", description="the least of what is logged")
-    health_port: int = Field(
-        0, ge=0, le=65_535, description="answers probes here, `/live` and `/ready`; 0: nowhere (docs/operations.md)"
+    log_level: Literal["info", "warning", "error"] = Field(
+        "info", description="lowest level that is logged: `info`, `warning` or `error`"
     )
-    page_port: int = Field(0, ge=0, le=65_535, description="shows a live page of what the job does here; 0: nowhere")
+    health_port: int = Field(0, ge=0, le=65_535, description="port of the health probes `/live` and `/ready`; 0: off")
+    page_port: int = Field(0, ge=0, le=65_535, description="port of the live page; 0: off")
     page_address: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="the live page is reached at this address of the machine only; `0.0.0.0`: at each, without a password",
+        description="address that the live page listens on; `0.0.0.0`: every interface, without a password",
     )
-    topic_user_events: TopicName = Field("user-events", description="input: the clicks")
-    topic_purchases: TopicName = Field("purchases", description="input: the amounts")
+    topic_user_events: TopicName = Field("user-events", description="input: clicks")
+    topic_purchases: TopicName = Field("purchases", description="input: amounts")
     kafka_file: Path | None = Field(
-        None, description="file of librdkafka properties, one `name=value` a line (TLS, SASL)"
+        None, description="file of librdkafka properties, one `name=value` per line (TLS, SASL)"
     )
     kafka: dict[str, SecretStr] = Field(
-        {}, description="any librdkafka property, dots as underscores: `VISITS_KAFKA_SECURITY_PROTOCOL=SASL_SSL`"
+        {}, description="any librdkafka property, with underscores for dots: `VISITS_KAFKA_SECURITY_PROTOCOL=SASL_SSL`"
     )
 
     @property
@@ -197,7 +200,7 @@ def load() -> Settings:
             near = difflib.get_close_matches(
                 name.removeprefix(PREFIX), sorted(each.removeprefix(PREFIX) for each in known), n=1
             )
-            hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; README lists the settings"
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; docs/settings.md lists the settings"
             raise UserError(f"there is no setting {name}{hint}")
     try:
         return Settings()

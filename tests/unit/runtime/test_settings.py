@@ -105,7 +105,7 @@ def test_all_wrong_settings_are_told_at_once(monkeypatch):
     [
         ("VISITS_SESION_GAP", "there is no setting VISITS_SESION_GAP; did you mean VISITS_SESSION_GAP?"),
         ("VISITS_SESSIONGAP", "there is no setting VISITS_SESSIONGAP; did you mean VISITS_SESSION_GAP?"),
-        ("VISITS_FROBNICATE", "there is no setting VISITS_FROBNICATE; README lists the settings"),
+        ("VISITS_FROBNICATE", "there is no setting VISITS_FROBNICATE; docs/settings.md lists the settings"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_the_nearest_name(monkeypatch, tmp_path, name, line):
