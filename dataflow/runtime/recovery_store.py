@@ -106,7 +106,7 @@ def _parts(directory: Path) -> list[Path]:
 
 @contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
-    with open(directory / ".lock", "w") as lock:
+    with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -12,6 +12,7 @@ from support.logs import NOON
 from support.programs import Programs, end_of, environment, free_port
 
 from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
 
 
 @pytest.mark.parametrize(

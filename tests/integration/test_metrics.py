@@ -11,8 +11,8 @@ from support.deployment import queried_metrics
 from support.jobs import LIVE, Message, a_log, settings_of, wait_until, wait_until_right, write
 from support.programs import Programs, environment, free_port
 
+from dataflow.clickstream.dead_letters import KINDS
 from dataflow.kafka.embedded import EmbeddedKafka
-from dataflow.observability.metrics import UNREADABLE
 from dataflow.runtime.settings import Settings
 from dataflow.tools.verify import Topics, expected
 
@@ -123,6 +123,6 @@ def test_every_queried_metric_exists_and_no_label_has_unbounded_values(run):
     _, _, scrape = run
     labels = {label for family in scrape.families for sample in family.samples for label in sample.labels}
     assert labels == {"topic", "partition", "kind", "reason", "step"}
-    assert {reason for reason, _ in scrape.each("visits_dead_letters_total")} == set(UNREADABLE)
+    assert {reason for reason, _ in scrape.each("visits_dead_letters_total")} == set(KINDS)
     assert all(family.documentation for family in scrape.families)
     assert queried_metrics() <= scrape.names  # by alert rules and dashboard

@@ -249,7 +249,7 @@ def test_rows_of_other_jobs_are_not_sent(shop):
     shop.put_aside(event(0), origin="elsewhere/0/1")
     shop.put_aside(event(0), origin="user-events/2/1")
     shop.put_aside(event(0), origin="")
-    status, lines = shop.redrive("--send")
+    _, lines = shop.redrive("--send")
     assert lines == [
         "dead-letters/0/0: not of this job: it came from elsewhere/0/1",
         "dead-letters/0/1: not of this job: it came from user-events/2/1",

@@ -18,7 +18,7 @@ from realtime.world import Kafka, World
 
 pytestmark = pytest.mark.realtime
 
-OUTAGE = float(os.environ.get("OUTAGE_SECONDS", 120))  # all brokers down
+OUTAGE = float(os.environ.get("OUTAGE_SECONDS", "120"))  # all brokers down
 PART_OUTAGE = OUTAGE / 3  # one broker down
 PAUSE = OUTAGE / 2  # the job stopped
 

@@ -60,7 +60,7 @@ def clicks(
     random = Random(seed)
     number = count()
     waiting: list[tuple[float, int, Row]] = []  # heap
-    left = {user: 0 for user in users}  # events of the visit
+    left = dict.fromkeys(users, 0)  # events of the visit
     next_events = [(start + random.uniform(0, gap), user) for user in left]
     next_events.sort()
 

@@ -7,7 +7,9 @@ SPEAK = 'from threading import Event, Thread\nfrom dataflow.observability import
 
 
 def end_of(program: str) -> tuple[int, str]:
-    ended = subprocess.run([sys.executable, "-c", SPEAK + program], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", SPEAK + program], capture_output=True, text=True, timeout=60, check=False
+    )
     return ended.returncode, ended.stdout + ended.stderr
 
 

@@ -28,7 +28,7 @@ def test_the_example_runs_on_two_workers(programs: Programs) -> None:
 
 def test_every_name_in_the_description_is_there_to_be_imported() -> None:
     text = DOCS.read_text()
-    imports = re.findall(r"^from (dataflow[\w.]*) import ([\w, ]+)$", text, re.M)
+    imports = re.findall(r"^from (dataflow[\w.]*) import ([\w, ]+)$", text, re.MULTILINE)
     assert len(imports) > 5
     for module, names in imports:
         loaded = __import__(module, fromlist=["_"])
