@@ -1,11 +1,13 @@
-"""The README says what the code does."""
+"""The documents say what the code does."""
 
 import re
-from pathlib import Path
+
+import pytest
+from support.paths import ROOT
 
 from dataflow.runtime.settings import PREFIX, Settings
 
-README = (Path(__file__).parents[3] / "README.md").read_text()
+DOCS = [ROOT / "README.md", ROOT / "bench/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def _row(name: str, default: object, meaning: str) -> str:
@@ -13,17 +15,40 @@ def _row(name: str, default: object, meaning: str) -> str:
     return f"| `{name}` | {f'`{shown}`' if shown else ''} | {meaning} |"
 
 
-def test_the_readme_has_every_setting_with_its_default_and_meaning_and_no_other() -> None:
+def test_table_has_every_setting_with_default_and_meaning_and_no_other() -> None:
     expected = [
         _row(PREFIX + name.upper() + ("_*" if name == "kafka" else ""), field.default, field.description)
         for name, field in Settings.model_fields.items()
     ]
-    assert [line for line in README.splitlines() if line.startswith("| `VISITS_")] == expected
+    first_table = (ROOT / "docs/settings.md").read_text().split("\n\n## ")[0]
+    assert [line for line in first_table.splitlines() if line.startswith("| `VISITS_")] == expected
 
 
-def test_every_file_that_the_readme_names_is_there() -> None:
-    table = README[README.index("## Reading and changing the code") :]
-    named = re.findall(r"`((?:rules/|kafka/)?\w*(?:\.py)?)`", "\n".join(re.findall(r"^\| (.*?) \|", table, re.M)))
-    assert len(named) > 10
-    for name in named:
-        assert (Path(__file__).parents[3] / "dataflow" / name).exists(), name
+def test_architecture_lists_every_module_once_and_no_other() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", text, re.MULTILINE)
+    modules = [path.relative_to(ROOT / "dataflow").as_posix() for path in (ROOT / "dataflow").rglob("*.py")]
+    assert sorted(listed) == sorted(name for name in modules if not name.endswith("__init__.py"))
+
+
+def _anchors(text: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_to_files_and_headings_lead_somewhere(document) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_of_the_project_that_are_named_are_there(document) -> None:
+    for name in re.findall(r"`((?:dataflow|tests|bench|ops|docs|examples|scripts)/[\w./-]+)`", document.read_text()):
+        assert (ROOT / name).exists(), name
