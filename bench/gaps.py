@@ -19,18 +19,18 @@ def main() -> int:
     """Runs the job; gaps are appended to FILE, a line each: when one ended, and how long it was, in seconds."""
     file = Path(sys.argv.pop(1)).open("a", buffering=1)  # to the end of the process  # noqa: SIM115
     asked: dict[int, float] = {}
-    next_batch = source._Lane.next_batch
+    next_batch = source._Split.next_batch
 
-    def watched(lane: source._Lane) -> object:
+    def watched(split: source._Split) -> object:
         thread, now = threading.get_ident(), time.monotonic()
         if now > asked.get(thread, now) + SHORTEST:
             file.write(f"{now:.3f} {now - asked[thread]:.3f}\n")
         try:
-            return next_batch(lane)
+            return next_batch(split)
         finally:
             asked[thread] = time.monotonic()
 
-    source._Lane.next_batch = watched
+    source._Split.next_batch = watched
     return job.main()
 
 

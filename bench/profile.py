@@ -47,7 +47,7 @@ STAGES = (POLL, DECODE, SHARD, CLOCK, JOIN, SESSION, CLOSE, PRODUCE, SNAPSHOT, O
 # of a file, what is not named in FUNCTIONS
 FILES = {
     "dataflow/kafka/source.py": POLL,
-    "dataflow/kafka/end_offsets.py": POLL,
+    "dataflow/kafka/end_offset_poller.py": POLL,
     "dataflow/streaming/alignment.py": POLL,
     "dataflow/streaming/sharding.py": SHARD,
     "dataflow/streaming/partition_reader.py": DECODE,
@@ -57,6 +57,7 @@ FILES = {
     "dataflow/streaming/session_windows.py": SESSION,
     "dataflow/clickstream/sessions.py": SESSION,
     "dataflow/kafka/sink.py": PRODUCE,
+    "dataflow/kafka/delivery.py": PRODUCE,
     "dataflow/kafka/deduplication.py": PRODUCE,
     "dataflow/kafka/partitioner.py": PRODUCE,
     "dataflow/streaming/state.py": SNAPSHOT,

@@ -1,71 +1,75 @@
-"""Talking to the cluster: what every client is given, and what can be wrong before anything has run."""
+"""The connection to the cluster: what every client starts from, and the checks before anything runs."""
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from dataflow.observability import logs
-from dataflow.runtime.settings import Settings
+from dataflow.observability import lifecycle, liveness, logs
 from dataflow.streaming.errors import UserError
 
 log = logging.getLogger("visits")
 
-_PATIENCE = 15  # seconds for the first answer of any broker
-_NEWS = 3  # seconds until every broker has heard of a topic that was made this moment
+_TIMEOUT_S = 15.0  # for the first answer of any broker
+_NEW_TOPIC_S = 3.0  # until every broker knows of a topic that has just been created
+_RETRY_INTERVAL_S = 0.2
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL)
 
 
 class Connection:
-    """Notices when all brokers are gone and when one answers again, and says each once.
+    """What all clients of a process share: their properties, and whether brokers can be reached.
 
-    Its `properties` are what every client of the process starts from.
+    Logs once when all brokers are gone, and once when one answers again.
+
+    Args:
+        properties: librdkafka properties; `bootstrap.servers` is one of them.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.properties = {
+    def __init__(self, properties: Mapping[str, Any]) -> None:
+        self.properties: dict[str, Any] = {
             "log_level": 2,  # librdkafka repeats itself for every broker and every attempt; errors come by error_cb
             "reconnect.backoff.max.ms": 2_000,
-            **settings.client,
+            **properties,
             "error_cb": self._on_error,
         }
-        self._up: bool | None = None  # not known before the first answer
-        self._suspected = False
-        self._refused: str | None = None
+        self._is_up: bool | None = None  # None: not known before the first answer
+        self._may_be_down = False
+        self._refusal: str | None = None
         self.last_error = ""
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._suspected = True  # by one of many clients, which may hear of it when all is well again
-        elif error.code() in _REFUSALS and error.str() != self._refused:
-            self._refused = error.str()
-            if self._up is not None:
+            self._may_be_down = True  # reported by one of many clients, perhaps after recovery
+        elif error.code() in _REFUSALS and error.str() != self._refusal:
+            self._refusal = error.str()
+            if self._is_up is not None:
                 log.warning("a Kafka broker refuses us: %s", error.str(), extra=logs.event("kafka-refuses"))
         else:
             self.last_error = f" ({error.str()})"
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """A broker has just answered."""
-        if self._up is False:
+        if self._is_up is False:
             log.warning("Kafka is back", extra=logs.event("kafka-back"))
-        self._up = True
-        self._suspected = False
+        self._is_up = True
+        self._may_be_down = False
 
-    def unanswered(self) -> None:
-        """All brokers have been asked, and none has answered."""
-        if self._up and self._suspected:
-            self._up = False
+    def record_no_answer(self) -> None:
+        """All brokers were asked, and none answered."""
+        if self._is_up and self._may_be_down:
+            self._is_up = False
             log.warning("no Kafka broker can be reached; waiting for one to come back", extra=logs.event("kafka-lost"))
 
     def is_up(self) -> bool:
         """Whether brokers can be reached, as far as is known."""
-        return self._up is True
+        return self._is_up is True
 
     def refusal(self) -> str | None:
-        """Why a broker would not talk to us, if one has said so."""
-        return self._refused
+        """Why a broker refused a connection; None if none did."""
+        return self._refusal
 
 
 def connect(connection: Connection) -> AdminClient:
@@ -76,24 +80,21 @@ def connect(connection: Connection) -> AdminClient:
         raise UserError(f"wrong Kafka setting: {error.args[0].str()}") from None
 
 
-def _check_allowed(connection: Connection, topics: Iterable[str]) -> None:
-    """Brokers leave out of their lists what one may not see, and say so only of a topic that is asked for by name."""
-    asker = Consumer({**connection.properties, "group.id": "none", "allow.auto.create.topics": False})
-    for name in topics:
-        error = asker.list_topics(name, timeout=_PATIENCE).topics[name].error
-        if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise UserError(f"{name}: not allowed to see it ({error.str()}); grant it and start again")
+def while_waiting() -> None:
+    """Called in every loop that waits for brokers: the worker is alive. Never returns if the process is to stop."""
+    liveness.heartbeat()
+    lifecycle.block_if_stopping()
 
 
 def count_partitions(admin: AdminClient, connection: Connection, topics: Iterable[str]) -> dict[str, int]:
-    """How many partitions each topic has.
+    """The number of partitions of each topic.
 
     Raises:
-        UserError: no broker answers, it refuses us, or a topic is missing.
+        UserError: no broker answers, a broker refuses us, or a topic is missing.
     """
     brokers = connection.properties["bootstrap.servers"]
     topics = list(topics)
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT_S
     missing_since = None
     while True:
         admin.poll(0)
@@ -105,16 +106,25 @@ def count_partitions(admin: AdminClient, connection: Connection, topics: Iterabl
             if not missing:
                 break
             missing_since = missing_since or time.monotonic()
-            if time.monotonic() > missing_since + _NEWS:
+            if time.monotonic() > missing_since + _NEW_TOPIC_S:
                 _check_allowed(connection, missing)
                 raise UserError(
                     f"Kafka at {brokers} has no topic {', '.join(missing)}; `python -m producer --create-topics` creates them"
                 )
-            time.sleep(0.2)
+            time.sleep(_RETRY_INTERVAL_S)
         except KafkaException:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"no Kafka broker answers at {brokers}{connection.last_error}; is it running? VISITS_BROKERS says where"
                 ) from None
-    connection.answered()
+    connection.record_answer()
     return {name: len(found[name].partitions) for name in topics}
+
+
+def _check_allowed(connection: Connection, topics: Iterable[str]) -> None:
+    """Raises UserError for a topic that we may not see. Brokers report that only for a topic asked for by name."""
+    consumer = Consumer({**connection.properties, "group.id": "none", "allow.auto.create.topics": False})
+    for name in topics:
+        error = consumer.list_topics(name, timeout=_TIMEOUT_S).topics[name].error
+        if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise UserError(f"{name}: not allowed to see it ({error.str()}); grant it and start again")

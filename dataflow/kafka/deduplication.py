@@ -1,28 +1,29 @@
-"""What already stands in the output: how a resumed job knows which rows it need not write again.
+"""Finds the rows that a replay must skip: those that are in the output already.
 
-A replay makes byte for byte the same rows, so no transactions are needed for each to be there exactly once. A part, one
-output partition, remembers its end as of a snapshot; when it resumes, it reads what was written after that, and leaves
-out every row that is already there, as often as it is there.
+A replay makes the same rows, byte for byte, so exactly-once output needs no transactions. The state of an output
+partition holds its end as of a snapshot. When the job resumes, it reads the rows after that end, and skips one replayed
+row for each existing copy.
 """
 
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
 
-from dataflow.kafka.client import Connection
-from dataflow.kafka.job_metadata import JobMetadata, PartitionId, ends_of, retry_until_answered
+from dataflow.kafka.client import Connection, while_waiting
+from dataflow.kafka.job_metadata import JobMetadata
+from dataflow.kafka.messages import Headers
+from dataflow.kafka.offsets import PartitionId, end_offsets, retry_until_answered, source_name
+from dataflow.kafka.range_reader import OffsetRange, range_consumer, read_ranges
 from dataflow.kafka.stable_end_offsets import stable_end_offsets
-from dataflow.observability import lifecycle, liveness
 from dataflow.streaming.errors import UserError
 
-Headers = list[tuple[str, bytes]] | None
-
-_MOST = 1_000_000  # rows of one partition that are kept in mind: 150 MB
+_MAX_ROWS = 1_000_000  # of one partition, whose digests are held in memory: 150 MB
 
 
 def record_digest(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
@@ -31,13 +32,13 @@ def record_digest(key: bytes | None, value: bytes | None, headers: Headers) -> b
 
 
 class OutputDeduplicator:
-    """Reads the output topics.
+    """Reads the job's output topics.
 
     Args:
-        admin: asks the brokers.
-        connection: what its consumers start from.
-        notes: the job's.
-        beginnings: where the job's own rows begin in each partition that it writes to.
+        admin: asks for the ends.
+        connection: to the cluster.
+        metadata: of the job; polled while brokers are away.
+        start_offsets: where the job's own rows begin in each partition that it writes to.
         group: name under which the consumers read.
     """
 
@@ -54,62 +55,45 @@ class OutputDeduplicator:
         self._metadata = metadata
         self._group = group
         self.start_offsets = start_offsets
-        self._settled: dict[PartitionId, int] = {}
-        self._lock = threading.Lock()  # guards _settled
+        self._stable_ends: dict[PartitionId, int] = {}
+        self._lock = threading.Lock()  # guards _stable_ends
 
     def ends(self, partition_ids: Iterable[PartitionId]) -> dict[PartitionId, int]:
         """The offsets after the last rows of partitions. Waits for brokers that are away."""
-        ends = retry_until_answered(lambda: ends_of(self._admin, partition_ids), self._metadata.poll)
+        partition_ids = list(partition_ids)
+        ends = retry_until_answered(lambda: end_offsets(self._admin, partition_ids), self._metadata.poll)
         return {partition_id: end.offset for partition_id, end in ends.items()}
 
     def rows(self, partition_id: PartitionId, begin: int) -> Counter[bytes]:
-        """The fingerprints of a partition's rows from an offset on, and how often each is there.
+        """The digests of a partition's rows from offset `begin` on, and how many copies of each are there.
 
         Raises:
-            UserError: they are too many to be from one interval between two snapshots.
+            UserError: there are too many rows for one interval between two snapshots.
         """
-        rows: Counter[bytes] = Counter()
-        end = self._settled_end(partition_id)
-        if begin >= end:
-            return rows
-        if end - begin > _MOST:
+        end = self._stable_end(partition_id)
+        if end - begin > _MAX_ROWS:
             raise UserError(
-                f"{partition_id[0]}/{partition_id[1]}: {end - begin:,} rows of this job are there, and nothing that says which are "
+                f"{source_name(*partition_id)}: {end - begin:,} rows of this job are there, and nothing that says which are "
                 "done; resume with its recovery store, or set VISITS_GROUP to a new name to write all again"
             )
-        consumer = Consumer(
-            {
-                "fetch.wait.max.ms": 10,
-                **self._connection.properties,
-                "group.id": self._group,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",  # rows that retention has removed are not wanted
-                "enable.partition.eof": True,
-            }
+        messages = read_ranges(
+            partial(range_consumer, self._connection, self._group),  # rows that retention has removed are skipped
+            {partition_id: [OffsetRange(begin, end)]},
+            on_error=_raise_if_fatal,
+            while_waiting=while_waiting,
         )
-        consumer.assign([TopicPartition(*partition_id, begin)])
-        while True:
-            for message in consumer.consume(10_000, 0.1):
-                error = message.error()
-                if error is None or error.code() == KafkaError._PARTITION_EOF:
-                    if message.offset() >= end:
-                        consumer.close()
-                        return rows
-                    if error is None and message.offset() >= begin:
-                        begin = message.offset() + 1  # rows may be handed out again when leaders change
-                        rows[record_digest(message.key(), message.value(), message.headers())] += 1
-                elif not error.retriable():
-                    raise UserError(
-                        f"{partition_id[0]}/{partition_id[1]}: cannot be read to see what is there: {error.str()}"
-                    )
-            liveness.heartbeat()
-            lifecycle.block_if_stopping()
+        return Counter(record_digest(message.key(), message.value(), message.headers()) for message in messages)
 
-    def _settled_end(self, partition_id: PartitionId) -> int:
-        """The end of a partition as this process finds it. The first part that asks, asks for all."""
+    def _stable_end(self, partition_id: PartitionId) -> int:
+        """The end of a partition when this process started. The first partition to ask asks for all of them."""
         with self._lock:
-            if not self._settled:
-                self._settled = stable_end_offsets(
+            if not self._stable_ends:
+                self._stable_ends = stable_end_offsets(
                     self._admin, self._connection, self._group, self.start_offsets.keys(), self._metadata.poll
                 )
-            return self._settled[partition_id]
+            return self._stable_ends[partition_id]
+
+
+def _raise_if_fatal(partition_id: PartitionId, error: KafkaError) -> None:
+    if not error.retriable():
+        raise UserError(f"{source_name(*partition_id)}: cannot be read to find the rows that are there: {error.str()}")

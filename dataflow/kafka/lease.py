@@ -1,11 +1,11 @@
-"""Keeps a second copy of the job from writing what the first one writes.
+"""A lease, so that a second copy of the job does not write what the first one writes.
 
-Whoever runs the job holds a lease, a note in Kafka (see `dataflow.kafka.notes`) that it renews every second. Who finds
-one that is being renewed does not start. Who finds one that is not takes it over; its holder, should it still be there,
-sees that and stops. A holder that cannot renew it writes nothing until it can.
+The job's first process holds the lease, an entry of the job's metadata (see `dataflow.kafka.job_metadata`), and renews
+it every second. A new instance exits if the lease is live; otherwise it takes the lease over, and a former holder that
+still runs sees that and stops. A holder that cannot renew the lease writes nothing until it can.
 
-As with every lease, a process that is frozen for longer than the lease runs can still have rows on their way when it
-wakes; Kafka could only refuse those in a transaction.
+As with every lease, a process that is frozen for longer than the lease is valid can have rows in flight when it wakes
+up. Kafka could only refuse those in a transaction.
 """
 
 import logging
@@ -14,25 +14,29 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 
-from dataflow.kafka.job_metadata import JobMetadata, MetadataEntry, PartitionId, retry_until_answered
-from dataflow.observability import lifecycle, liveness, logs
+from dataflow.kafka.client import while_waiting
+from dataflow.kafka.job_metadata import JobMetadata, MetadataEntry
+from dataflow.kafka.offsets import PartitionId, retry_until_answered
+from dataflow.observability import logs
 from dataflow.streaming.errors import UserError, inside_engine
 
 log = logging.getLogger("visits")
 
-_RENEW_INTERVAL_S = 1.0  # seconds between renewals
-_VALID_FOR_S = 4.0  # seconds for which a renewal allows to write
-_OBSERVE_S = 7.0  # seconds; a lease that is not renewed for so long has nobody: more than _HOLD and a beat
-_SETTLE_S = 0.3  # seconds in which two who start at once see each other
-_REFRESH_INTERVAL_S = 3_600.0  # seconds; Kafka forgets notes that have not been written for a week
+_RENEW_INTERVAL_S = 1.0
+_VALID_FOR_S = 4.0  # how long a renewal allows its holder to write
+_OBSERVE_S = 7.0  # a lease that is not renewed for so long has no holder: more than _VALID_FOR_S and a renewal
+_SETTLE_S = 0.3  # in which two that start at the same moment see each other
+_REFRESH_INTERVAL_S = 3_600.0  # Kafka forgets metadata that is not written for a week
+_POLL_INTERVAL_S = 0.05  # while the lease is not held
 
 
 class Holder(NamedTuple):
-    """A process, by its host, the namespace that its number is of, and its number."""
+    """A process, by its host, its PID namespace and its PID."""
 
     host: str
     namespace: str
@@ -40,18 +44,19 @@ class Holder(NamedTuple):
 
     @classmethod
     def this(cls) -> "Holder":
+        """This process."""
         try:
-            namespace = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+            namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
         except OSError:
             namespace = "-"  # not Linux
         return cls(socket.gethostname(), namespace, str(os.getpid()))
 
     def has_ended(self) -> bool:
-        """Whether it is certain to have ended; of a process elsewhere that cannot be said."""
-        here = Holder.this()
-        if (self.host, self.namespace) != (here.host, here.namespace):
+        """Whether the process has certainly ended, or is this one. Of another host's process that is not known."""
+        this = Holder.this()
+        if (self.host, self.namespace) != (this.host, this.namespace):
             return False
-        if self.pid == here.pid:
+        if self.pid == this.pid:
             return True
         try:
             os.kill(int(self.pid), 0)
@@ -66,9 +71,10 @@ class Lease:
     """The lease of one job.
 
     Args:
-        notes: where it is noted.
-        beginnings: all notes of the job, which are kept from being forgotten; the lease stands beside the first.
-        name: the job's, for messages.
+        metadata: of the job.
+        start_offsets: all entries of the metadata, which the lease keeps from being forgotten. The lease is the text of
+            the first one.
+        name: of the job, for messages.
     """
 
     def __init__(self, metadata: JobMetadata, start_offsets: Mapping[PartitionId, int], name: str) -> None:
@@ -77,16 +83,16 @@ class Lease:
         self._partition_id = min(self._start_offsets)
         self._name = name
         self._own = Holder.this()
-        self._beats = 0
-        self.held_until = 0.0
+        self._renewals = 0
+        self.held_until = 0.0  # monotonic
         self._released = threading.Event()
         self._keeper: threading.Thread | None = None
 
     def take(self) -> None:
-        """Returns as its holder. Raises UserError if another copy of the job is running."""
+        """Returns as the holder. Raises UserError if another copy of the job is running."""
         text = retry_until_answered(self._read, self._metadata.poll)
         if text and not Holder(*text.split()[:3]).has_ended():
-            self._watch(text)
+            self._observe(text)
         retry_until_answered(self._renew, self._metadata.poll)
         time.sleep(_SETTLE_S)
         self._check(retry_until_answered(self._read, self._metadata.poll))
@@ -101,12 +107,11 @@ class Lease:
     def wait_until_held(self) -> None:
         """Returns at once, unless the lease could not be renewed lately."""
         while time.monotonic() > self.held_until:
-            lifecycle.block_if_stopping()
-            liveness.heartbeat()
-            time.sleep(0.05)
+            while_waiting()
+            time.sleep(_POLL_INTERVAL_S)
 
     def release(self) -> None:
-        """Lets another copy start at once, if Kafka answers within a second; if not, that copy has to watch for a while.
+        """Lets another copy start at once if Kafka answers within a second; if not, that copy observes for a while.
 
         The keeper's thread does it: at interpreter shutdown, when this may be called, Python 3.12 starts no threads.
         """
@@ -114,9 +119,9 @@ class Lease:
         if self._keeper is not None:
             self._keeper.join(_RENEW_INTERVAL_S)
 
-    def _watch(self, text: str) -> None:
+    def _observe(self, text: str) -> None:
         log.info(
-            "the lease of job %r is held by %s; watching whether it lives",
+            "the lease of job %r is held by %s; watching whether it is renewed",
             self._name,
             _described(text),
             extra=logs.event("lease-taken"),
@@ -140,23 +145,23 @@ class Lease:
                 self._check(self._read())
                 self._renew()
                 if asked > refreshed + _REFRESH_INTERVAL_S:
-                    rest = {
+                    others = {
                         partition_id: MetadataEntry(offset)
                         for partition_id, offset in self._start_offsets.items()
                         if partition_id != self._partition_id
                     }
-                    self._metadata.write(rest)
+                    self._metadata.write(others)
                     refreshed = asked
             except KafkaException:
                 continue
             self.held_until = asked + _VALID_FOR_S
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         try:
             self._metadata.write({self._partition_id: MetadataEntry(self._start_offsets[self._partition_id])})
         except KafkaException:
-            pass
+            pass  # the next instance observes the lease until it has run out
 
     def _check(self, text: str) -> None:
         if text and not self._released.is_set() and text.split()[:3] != [*self._own]:
@@ -165,13 +170,13 @@ class Lease:
             )
 
     def _read(self) -> str:
-        note = self._metadata.read([self._partition_id]).get(self._partition_id)
-        return note.text if note is not None else ""
+        entry = self._metadata.read([self._partition_id]).get(self._partition_id)
+        return entry.text if entry is not None else ""
 
     def _renew(self) -> None:
         if not self._released.is_set():
-            self._beats += 1
-            text = " ".join([*self._own, str(self._beats)])
+            self._renewals += 1
+            text = " ".join([*self._own, str(self._renewals)])
             self._metadata.write({self._partition_id: MetadataEntry(self._start_offsets[self._partition_id], text)})
 
 

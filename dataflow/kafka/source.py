@@ -1,24 +1,27 @@
-"""The input: every partition is a source of its own, which can be resumed.
+"""The input: a Bytewax source that reads the partitions of one topic, each with an offset to resume at.
 
-A recovered partition goes on at its offset with its mark; a new one begins where the settings say. It reads no faster
-than the others let it (see `dataflow.pace`), and says with every batch how far in time it has come.
+A resumed partition goes on at its offset with its max timestamp. A new one begins where the settings say. A partition
+is read no faster than the others allow (see `dataflow.streaming.alignment`), and reports its progress in event time
+with every batch.
 """
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from typing import Protocol
 
 import msgspec
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import Connection
-from dataflow.kafka.end_offsets import ConfirmedEnd, EndOffsetPoller, source_name
-from dataflow.kafka.job_metadata import PartitionId
+from dataflow.kafka.end_offset_poller import ConfirmedEnd
+from dataflow.kafka.messages import Message, consume
+from dataflow.kafka.offsets import PartitionId, end_offsets, source_name
 from dataflow.observability import liveness, logs, metrics
-from dataflow.observability.progress import Progress
 from dataflow.streaming import worker_threads
 from dataflow.streaming.alignment import AlignedSource, SourceAlignment
 from dataflow.streaming.batches import PolledBatch
@@ -31,30 +34,110 @@ from dataflow.streaming.watermark import SourceProgress
 log = logging.getLogger("visits")
 
 _SPLITS = 32  # of a topic; at most so many workers read it
-_ROWS = 4_000  # of one poll
-_PAUSE = timedelta(milliseconds=20)  # between polls of a partition that has nothing more; batches are worth waiting for
-_PAUSED_FOR = timedelta(milliseconds=2)
-_NOTHING_TO_READ = timedelta(seconds=1)  # for a lane without partitions
+_MAX_ROWS = 4_000  # of one poll
+_IDLE_US = 20_000  # between polls of a partition that has nothing more; larger batches are worth the wait
+_PAUSED_US = 2_000  # between looks whether a paused partition may go on
+_NO_PARTITIONS_US = 1_000_000  # between looks of a split without partitions for new ones
+_END_TIMEOUT_S = 15.0
 
 _TUNING = {
-    "fetch.wait.max.ms": 500,  # of an empty answer: 16 consumers asking ten times a second kept idle brokers busy
+    "fetch.wait.max.ms": 500,  # of an empty answer: 16 consumers that ask ten times a second kept idle brokers busy
     "fetch.queue.backoff.ms": 10,
-    "queued.min.messages": 8_000,  # two polls; 16 partitions of more are most of the memory of a backlog
+    "queued.min.messages": 8_000,  # two polls; more, times 16 partitions, is most of the memory of a backlog
     "queued.max.messages.kbytes": 2_048,
-    "fetch.message.max.bytes": 262_144,  # as it is stored: 16 partitions of a compressed megabyte each were 130 MiB
+    "fetch.message.max.bytes": 262_144,  # as stored: 16 partitions of a compressed megabyte each took 130 MiB
 }
 _ESSENTIAL = {
     "enable.auto.commit": False,
-    "auto.offset.reset": "error",  # never jump over rows that are gone
-    "enable.partition.eof": True,  # tells the end also behind aborted transactions
+    "auto.offset.reset": "error",  # never skip rows that are gone
+    "enable.partition.eof": True,  # reports the end also after aborted transactions
 }
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _wall_clock() -> int:
+    return time.time_ns() // 1_000
 
 
 class SourceState(msgspec.Struct, array_like=True):
-    """Where to resume a partition: the next offset, and the mark of the rows before it."""
+    """Where to resume a partition: the next offset, and the max timestamp of the rows before it."""
 
     offset: int
     max_timestamp: Time
+
+
+class PartitionConsumer(Protocol):
+    """Reads one partition."""
+
+    def end_offset(self) -> int:
+        """The present end of the partition. Raises KafkaException if there is no answer."""
+
+    def start(self, offset: int) -> None:
+        """Begins to read at an offset; OFFSET_BEGINNING: at the first row."""
+
+    def consume(self, limit: int) -> Sequence[Message]:
+        """At most `limit` messages that are there already; never waits."""
+
+    def close(self) -> None: ...
+
+
+class EndOffsets(Protocol):
+    """What is needed of `EndOffsetPoller`."""
+
+    @property
+    def sources(self) -> tuple[str, ...]: ...
+
+    def watch(self, partition_id: PartitionId) -> None: ...
+    def unwatch(self, partition_id: PartitionId) -> None: ...
+    def end(self, source: str) -> ConfirmedEnd | None: ...
+    def count(self, topic: str) -> int: ...
+    def report(self, offsets: dict[PartitionId, int]) -> None: ...
+
+
+class PositionRecorder(Protocol):
+    """What is needed of `Progress`."""
+
+    def record_position(self, source: str, offset: int, reached_end: int | None, sure: bool = False) -> None: ...
+    def forget(self, source: str) -> None: ...
+
+
+class KafkaPartitionConsumer:
+    """Reads one partition of a Kafka topic.
+
+    Args:
+        connection: to the cluster.
+        admin: asks for the end.
+        group: name under which the consumer reads.
+        partition_id: topic and partition.
+    """
+
+    def __init__(self, connection: Connection, admin: AdminClient, group: str, partition_id: PartitionId) -> None:
+        properties = {**_TUNING, **connection.properties, **_ESSENTIAL, "group.id": group}
+        self._committed_only = properties.get("isolation.level", "read_committed") == "read_committed"
+        self._admin = admin
+        self._partition_id = partition_id
+        self._consumer = Consumer(properties)
+
+    def end_offset(self) -> int:
+        """Asks for 15 s. Raises KafkaException if there is no answer by then."""
+        deadline = time.monotonic() + _END_TIMEOUT_S
+        while True:
+            try:
+                ends = end_offsets(self._admin, [self._partition_id], committed_only=self._committed_only)
+                return ends[self._partition_id].offset
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+    def start(self, offset: int) -> None:
+        self._consumer.assign([TopicPartition(*self._partition_id, offset)])
+
+    def consume(self, limit: int) -> Sequence[Message]:
+        return consume(self._consumer, limit, 0)
+
+    def close(self) -> None:
+        self._consumer.close()
 
 
 @dataclass(frozen=True)
@@ -62,55 +145,64 @@ class SourceContext:
     """What all sources of a process share.
 
     Args:
-        connection: to the cluster.
-        lookout: knows the partitions and their ends, and tells lag monitors how far we are.
-        pace: keeps the sources in step.
-        progress: hears how far they are.
-        group: name under which the consumers read.
+        open_consumer: makes a consumer of one partition.
+        end_offsets: knows the partitions and their ends, and takes the job's offsets for lag monitors.
+        alignment: keeps the sources in step.
+        progress: is told the position of each source.
         lateness: allowed lateness, in microseconds.
-        origin: whose snapshots they are.
-        starts: offsets at which partitions begin that have no state; others begin with their first row.
-        stop_at_end: read to the end that the partition has when it is opened, and no farther.
+        fingerprint: of the job, for its snapshots.
+        starts: offsets at which partitions without a state begin; others begin at their first row.
+        stop_at_end: whether to read no farther than the end that each partition has when it is opened.
+        clock: wall time in microseconds.
     """
 
-    connection: Connection
-    end_offsets: EndOffsetPoller
+    open_consumer: Callable[[PartitionId], PartitionConsumer]
+    end_offsets: EndOffsets
     alignment: SourceAlignment
-    progress: Progress
-    group: str
+    progress: PositionRecorder
     lateness: int
     fingerprint: JobFingerprint
     starts: Mapping[PartitionId, int]
     stop_at_end: bool
+    clock: Callable[[], int] = _wall_clock
 
 
 class KafkaSource(FixedPartitionedSource[PolledBatch, bytes]):
-    """One topic, in so many lanes; a lane has every so manieth partition.
+    """One topic in 32 splits. Split i reads partitions i, i + 32, ...
 
-    The engine cannot take on parts while it runs, but a lane can take on partitions. Nor can it do without one that it
-    had before, so their number is nothing that can be set.
+    The engine cannot add parts while it runs, but a split can add partitions. Nor can the engine resume without a part
+    that it had before, so the number of splits is no setting.
+
+    Args:
+        topic: its name.
+        decode: makes rows of messages.
+        context: shared by all sources of the process.
     """
 
     def __init__(self, topic: str, decode: Decode, context: SourceContext) -> None:
         self._topic = topic
         self._decode = decode
         self._context = context
-        self._codec = StateCodec(dict[int, SourceState], context.fingerprint)
+        self._codec: StateCodec[dict[int, SourceState]] = StateCodec(dict[int, SourceState], context.fingerprint)
 
     def list_parts(self) -> list[str]:
-        return [
-            f"lane {split:02}" for split in range(_SPLITS)
-        ]  # not by topic: a resume with another is told in one line
+        """The splits. They are not named after the topic: so a resume with another topic gets our one-line error."""
+        return [f"lane {split:02}" for split in range(_SPLITS)]  # part of the snapshots' format
 
     @inside_engine
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Split":
+        """Resumes a split. Raises UserError if the topic has fewer partitions than before."""
         worker_threads.keep_thread_state()
         states = self._codec.unpack(resume_state) if resume_state is not None else {}
         size = metrics.StateSize(step_id)
-        return _Split(self._topic, int(for_part.split()[-1]), states, self._decode, self._context, self._codec, size)
+        return _Split(
+            self._topic, int(for_part.rpartition(" ")[2]), states, self._decode, self._context, self._codec, size
+        )
 
 
 class _Split(StatefulSourcePartition[PolledBatch, bytes]):
+    """Every 32nd partition of a topic."""
+
     def __init__(
         self,
         topic: str,
@@ -130,11 +222,11 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
         self._partitions: dict[int, _PartitionSource] = {}
         if states and max(states) >= context.end_offsets.count(topic):
             raise UserError(
-                f"{topic} has lost partition {max(states)}; was it made anew? start with an empty recovery store"
+                f"{topic} has lost partition {max(states)}; was the topic created again? start with an empty recovery store"
             )
         for number in self._numbers():
-            never_read = OFFSET_BEGINNING if states else context.starts.get((topic, number), OFFSET_BEGINNING)
-            self._open(number, states.get(number) or SourceState(never_read, MIN_TIME))
+            start = OFFSET_BEGINNING if states else context.starts.get((topic, number), OFFSET_BEGINNING)
+            self._open(number, states.get(number) or SourceState(start, MIN_TIME))
 
     @inside_engine
     @liveness.monitored
@@ -142,16 +234,19 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
         liveness.record_poll()
         metrics.record_first_poll()
         if not self._context.stop_at_end:
-            self._take_on_new()
+            self._open_new()
         elif all(partition.ended for partition in self._partitions.values()):
             raise StopIteration
-        return [poll for partition in self._partitions.values() if (poll := partition.poll()) is not None]
+        return [batch for partition in self._partitions.values() if (batch := partition.poll()) is not None]
 
     def next_awake(self) -> datetime | None:
-        awakes = [partition.awake for partition in self._partitions.values() if not partition.ended]
-        if None in awakes:
-            return None
-        return min(awakes, default=None if self._context.stop_at_end else datetime.now(timezone.utc) + _NOTHING_TO_READ)
+        """When to poll again; None: at once."""
+        waiting = [partition.poll_at for partition in self._partitions.values() if not partition.ended]
+        if waiting:
+            poll_at = min(waiting)
+        else:
+            poll_at = 0 if self._context.stop_at_end else self._context.clock() + _NO_PARTITIONS_US
+        return _EPOCH + timedelta(microseconds=poll_at) if poll_at else None
 
     def snapshot(self) -> bytes:
         states = {number: partition.state() for number, partition in self._partitions.items()}
@@ -167,115 +262,122 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
     def _numbers(self) -> range:
         return range(self._split, self._context.end_offsets.count(self._topic), _SPLITS)
 
-    def _take_on_new(self) -> None:
+    def _open_new(self) -> None:
         for number in self._numbers()[len(self._partitions) :]:
             log.info("%s has a new partition: %d", self._topic, number, extra=logs.event("partition-added"))
             self._open(number, SourceState(OFFSET_BEGINNING, MIN_TIME))
 
     def _open(self, number: int, state: SourceState) -> None:
-        self._partitions[number] = _PartitionSource(
-            TopicPartition(self._topic, number), state, self._decode, self._context
-        )
+        consumer = self._context.open_consumer((self._topic, number))
+        self._partitions[number] = _PartitionSource((self._topic, number), consumer, state, self._decode, self._context)
 
 
 class _PartitionSource:
-    def __init__(self, where: TopicPartition, state: SourceState, decode: Decode, context: SourceContext) -> None:
-        self._where = where
-        self._source = source_name(where.topic, where.partition)
+    """One partition: its offset, its end and its progress in event time."""
+
+    def __init__(
+        self,
+        partition_id: PartitionId,
+        consumer: PartitionConsumer,
+        state: SourceState,
+        decode: Decode,
+        context: SourceContext,
+    ) -> None:
+        self._partition_id = partition_id
+        self._source = source_name(*partition_id)
+        self._consumer = consumer
         self._context = context
         self._reader = PartitionReader(self._source, decode, context.lateness, state.max_timestamp)
         self._alignment = AlignedSource(context.alignment)
-        self._counts = metrics.InputCounters(where.topic)
-        self._offset = state.offset  # of the next message, or where to find it
-        self._progress = 0  # wall time up to which it has said that it has caught up
-        self.awake: datetime | None = None  # when to poll again; None: at once
+        self._counters = metrics.InputCounters(partition_id[0])
+        self._offset = state.offset  # of the next message, or OFFSET_BEGINNING
+        self._caught_up_at = 0  # wall time of the last end that was reached, in microseconds
+        self.poll_at = 0  # wall time of the next poll, in microseconds; 0: at once
         self.ended = False
-        self._consumer = Consumer({**_TUNING, **context.connection.properties, **_ESSENTIAL, "group.id": context.group})
         self._stop_at = self._present_end() if context.stop_at_end else None
-        self._consumer.assign([self._at(self._offset)])
-        context.end_offsets.watch(self._source, where)
+        consumer.start(self._offset)
+        context.end_offsets.watch(partition_id)
         context.progress.record_position(self._source, self._offset, None)
 
     def poll(self) -> PolledBatch | None:
-        """The next rows, or the news that there are none; None if there is nothing to say."""
-        now = datetime.now(timezone.utc)
-        if self.ended or (self.awake is not None and now < self.awake):
+        """The next rows, or the progress without rows; None if there is nothing new."""
+        clock = self._context.clock
+        now = clock()
+        if self.ended or now < self.poll_at:
             return None
         if self._alignment.is_paused():
-            self.awake = now + _PAUSED_FOR
+            self.poll_at = now + _PAUSED_US
             return None
         messages = self._consume()
-        self.awake = now + _PAUSE if len(messages) < _ROWS else None
+        self.poll_at = now + _IDLE_US if len(messages) < _MAX_ROWS else 0
         self.ended = self._stop_at is not None and self._offset >= self._stop_at
-        read_at = time.time_ns() // 1_000
-        end = self._reached_end()
+        read_at = clock()
+        end = self._newly_reached_end()
         reached, sure = (end.asked, end.sure) if end is not None else (None, False)
         self._context.progress.record_position(self._source, self._offset, reached, sure)
-        caught_up = reached if sure else None
-        if not messages and caught_up is None and not self.ended:
+        caught_up_at = reached if sure else None
+        if not messages and caught_up_at is None and not self.ended:
             return None
-        progress = SourceProgress(self._source, MIN_TIME, read_at, caught_up, self._context.end_offsets.sources)
-        poll = self._reader.read(messages, progress)
-        self._counts.count(poll)
+        progress = SourceProgress(self._source, MIN_TIME, read_at, caught_up_at, self._context.end_offsets.sources)
+        batch = self._reader.read(messages, progress)
+        self._counters.count(batch)
         self._alignment.record_read(len(messages), self._reader.max_timestamp)
         if self.ended:
-            poll.time = poll.time._replace(max_timestamp=MAX_TIME)
-        return poll
+            batch.time = batch.time._replace(max_timestamp=MAX_TIME)
+        return batch
 
     def state(self) -> SourceState:
         return SourceState(self._offset, self._reader.max_timestamp)
 
     def close(self) -> None:
-        self._context.end_offsets.unwatch(self._source)
+        self._context.end_offsets.unwatch(self._partition_id)
         self._context.progress.forget(self._source)
         self._consumer.close()
 
     def _consume(self) -> list[Message]:
-        """The next messages; moves the offset behind them."""
+        """The next messages; moves the offset past them."""
         messages = []
         expected, stop_at = self._offset, self._stop_at
-        for message in self._consumer.consume(_ROWS, 0):
+        for message in self._consumer.consume(_MAX_ROWS):
             error = message.error()
             if error is None:
                 offset = message.offset()
-                if offset >= expected:  # the client may hand out rows again when leaders change
+                if offset >= expected:  # the client may deliver rows again when leaders change
                     expected = offset + 1
                     messages.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 expected = max(expected, message.offset())
             else:
-                self._check(error)
+                self._raise_if_fatal(error)
         if stop_at is not None and expected > stop_at:
             messages = [message for message in messages if message.offset() < stop_at]
             expected = stop_at
         self._offset = expected
         return messages
 
-    def _check(self, error: KafkaError) -> None:
-        """Tells errors that time mends, which the client retries by itself, from those that it does not."""
+    def _raise_if_fatal(self, error: KafkaError) -> None:
+        """Raises UserError for an error that the client does not recover from by itself."""
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise UserError(
                 f"{self._source}: offset {self._offset} is not in Kafka (any more); its rows were removed before they were "
-                "read, or the topic was made anew: raise its retention, or start with an empty recovery store and another VISITS_GROUP"
+                "read, or the topic was created again: raise its retention, or start with an empty recovery store and "
+                "another VISITS_GROUP"
             )
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
             raise UserError(f"{self._source} is gone: was the topic deleted?")
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise UserError(f"{self._source}: not allowed to read it ({error.str()}); grant it and start again")
 
-    def _reached_end(self) -> ConfirmedEnd | None:
-        """The last end that has been told, if everything before it has been read and that is news."""
+    def _newly_reached_end(self) -> ConfirmedEnd | None:
+        """The last known end, if everything before it has been read and that has not been reported yet."""
         end = self._context.end_offsets.end(self._source)
-        if end is None or end.asked <= self._progress or not 0 <= end.offset <= self._offset:
+        if end is None or end.asked <= self._caught_up_at or not 0 <= end.offset <= self._offset:
             return None
-        self._progress = end.asked
+        self._caught_up_at = end.asked
         return end
 
     def _present_end(self) -> int:
         try:
-            return self._consumer.get_watermark_offsets(self._where, timeout=15)[1]
+            return self._consumer.end_offset()
         except KafkaException as error:
             raise UserError(f"{self._source}: cannot ask for its end: {error.args[0].str()}") from None
-
-    def _at(self, offset: int) -> TopicPartition:
-        return TopicPartition(self._where.topic, self._where.partition, offset)

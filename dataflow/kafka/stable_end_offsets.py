@@ -1,4 +1,4 @@
-"""Where partitions end, with all that was sent before: also what Kafka still hides, and while others write."""
+"""Stable end offsets: after all rows that were sent before, also those that consumers cannot see yet."""
 
 import math
 import time
@@ -7,14 +7,14 @@ from collections.abc import Callable, Collection, Mapping
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflow.kafka.client import Connection
-from dataflow.kafka.job_metadata import EndOffset, PartitionId, ends_of, retry_until_answered
-from dataflow.observability import lifecycle, liveness
+from dataflow.kafka.client import Connection, while_waiting
+from dataflow.kafka.messages import consume, partition_of
+from dataflow.kafka.offsets import EndOffset, PartitionId, end_offsets, retry_until_answered
 
-_QUIET_S = 1.0  # seconds; then brokers have taken in whatever a killed process had sent them
-_ANSWER_TIMEOUT_S = 1.0  # seconds for the leaders of all partitions
-_PATIENCE = 40.0  # seconds; Kafka itself waits for a replica no longer than 30, then it counts without it
-_MARGINS = 1_000, 1_000_000  # rows that may be hidden, or written while we ask
+_QUIET_S = 1.0  # then brokers have processed whatever a killed process had sent them
+_ANSWER_TIMEOUT_S = 1.0  # for the leaders of all partitions
+_GIVE_UP_AFTER_S = 40.0  # Kafka itself waits for a replica no longer than 30 s, then it goes on without it
+_MARGINS = 1_000, 1_000_000  # rows that may be invisible, or be written by others meanwhile
 
 
 def stable_end_offsets(
@@ -22,50 +22,60 @@ def stable_end_offsets(
     connection: Connection,
     group: str,
     partition_ids: Collection[PartitionId],
-    meanwhile: Callable[[], None],
+    on_retry: Callable[[], None],
 ) -> dict[PartitionId, int]:
-    """Ends of partitions, behind everything that a process which is dead by now had sent them. Waits for brokers.
+    """Ends of partitions, after everything that a process which is dead by now had sent. Waits for brokers.
 
-    Consumers are told an end that leaves out what not all replicas have yet. So this finds out how long the leader's
-    log is at most, and waits until consumers are told of so much; or until Kafka would long have told it.
+    The end that brokers report leaves out rows that not all replicas have yet. So this finds an upper bound of each
+    leader's log, and waits until the reported end reaches it, or until Kafka would have given up the replica.
+
+    Args:
+        admin: asks for the ends.
+        connection: to the cluster.
+        group: name under which a consumer probes the leaders.
+        partition_ids: the partitions.
+        on_retry: called before each further attempt while brokers are away.
     """
-    retry_until_answered(
-        lambda: ends_of(admin, partition_ids), meanwhile
-    )  # all brokers are there, perhaps this moment, with a crowd at the door
+
+    def reported_ends() -> dict[PartitionId, EndOffset]:
+        return retry_until_answered(lambda: end_offsets(admin, partition_ids), on_retry)
+
+    reported_ends()  # now all brokers are up, perhaps this moment; clients may be retrying queued writes
     time.sleep(_QUIET_S)
-    deadline = time.monotonic() + _PATIENCE
-    longest: dict[PartitionId, int] = {}  # the leader's log was no longer than this, after the calm
+    deadline = time.monotonic() + _GIVE_UP_AFTER_S
+    upper_bounds: dict[PartitionId, int] = {}  # of the leader's log, after the quiet time
     while True:
-        ends = retry_until_answered(lambda: ends_of(admin, partition_ids), meanwhile)
+        ends = reported_ends()
         for partition_id, end in ends.items():
             if end.leader_epoch is None or end.leader_epoch < 0:
-                longest.setdefault(partition_id, end.offset)  # brokers that do not tell the leader's term are believed
+                upper_bounds.setdefault(partition_id, end.offset)  # without an epoch leaders cannot be probed
         unsure = {
-            partition_id: end for partition_id, end in ends.items() if longest.get(partition_id, math.inf) > end.offset
+            partition_id: end
+            for partition_id, end in ends.items()
+            if upper_bounds.get(partition_id, math.inf) > end.offset
         }
         if not unsure or time.monotonic() > deadline:
             return {partition_id: end.offset for partition_id, end in ends.items()}
-        liveness.heartbeat()
-        lifecycle.block_if_stopping()
-        for partition_id in _no_longer(connection, group, unsure, 0):
-            longest[partition_id] = unsure[partition_id].offset
+        while_waiting()
+        for partition_id in _not_longer(connection, group, unsure, 0):
+            upper_bounds[partition_id] = unsure[partition_id].offset
         for margin in _MARGINS:
-            unbounded = {partition_id: end for partition_id, end in unsure.items() if partition_id not in longest}
-            for partition_id in _no_longer(connection, group, unbounded, margin):
-                longest[partition_id] = unbounded[partition_id].offset + margin
+            unbounded = {partition_id: end for partition_id, end in unsure.items() if partition_id not in upper_bounds}
+            for partition_id in _not_longer(connection, group, unbounded, margin):
+                upper_bounds[partition_id] = unbounded[partition_id].offset + margin
 
 
-def _no_longer(
+def _not_longer(
     connection: Connection, group: str, ends: Mapping[PartitionId, EndOffset], margin: int
 ) -> set[PartitionId]:
-    """The partitions whose leader certainly has no more than so many rows behind the end.
+    """The partitions whose leader certainly has at most `margin` rows after the end.
 
-    A consumer that claims to have read one row more, in the present leader's term, is told that the log is shorter
+    A consumer that claims to have read one row more, in the leader's present epoch, is told that the log is shorter
     than that (KIP-320), unless there is such a row.
     """
-    told: set[PartitionId] = set()
+    shorter: set[PartitionId] = set()
     if not ends:
-        return told
+        return shorter
     properties = {"group.id": group, "enable.auto.commit": False, "auto.offset.reset": "error"}
     consumer = Consumer({"fetch.wait.max.ms": 10, **connection.properties, **properties})
     try:
@@ -76,11 +86,11 @@ def _no_longer(
             ]
         )
         deadline = time.monotonic() + _ANSWER_TIMEOUT_S
-        while len(told) < len(ends) and time.monotonic() < deadline:
-            for message in consumer.consume(1_000, 0.05):
+        while len(shorter) < len(ends) and time.monotonic() < deadline:
+            for message in consume(consumer, 1_000, 0.05):
                 error = message.error()
                 if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-                    told.add((message.topic(), message.partition()))
+                    shorter.add(partition_of(message))
     finally:
         consumer.close()
-    return told
+    return shorter

@@ -1,6 +1,5 @@
 """The job: the topology between the Kafka topics that the settings name."""
 
-import atexit
 import faulthandler
 import functools
 import gc
@@ -20,14 +19,15 @@ from dataflow.dashboard.server import Page
 from dataflow.dashboard.views import DashboardFeed
 from dataflow.kafka.client import Connection, connect, count_partitions
 from dataflow.kafka.deduplication import OutputDeduplicator
-from dataflow.kafka.end_offsets import EndOffsetPoller
+from dataflow.kafka.delivery import KafkaDelivery
+from dataflow.kafka.end_offset_poller import EndOffsetPoller
 from dataflow.kafka.event_fetcher import KafkaEventFetcher
 from dataflow.kafka.job_metadata import JobMetadata, start_offsets
 from dataflow.kafka.lease import Lease
 from dataflow.kafka.partitioner import PARTITIONERS
-from dataflow.kafka.sink import KafkaDelivery, KafkaSink, SinkState
-from dataflow.kafka.source import KafkaSource, SourceContext
-from dataflow.observability import health, lifecycle, logs, metrics
+from dataflow.kafka.sink import KafkaSink, SinkState
+from dataflow.kafka.source import KafkaPartitionConsumer, KafkaSource, SourceContext
+from dataflow.observability import health, logs, metrics
 from dataflow.observability.progress import Progress
 from dataflow.runtime.cluster import ProcessInfo
 from dataflow.runtime.errors import install_error_handler
@@ -61,7 +61,7 @@ def make_flow(process_info: ProcessInfo | None = None) -> Dataflow:
 
 def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     rules, alignment = settings.rules, SourceAlignment()
-    connection = Connection(settings)
+    connection = Connection(settings.client)
     metrics.set_function(metrics.kafka_up, connection.is_up)
     admin = connect(connection)
     partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
@@ -78,11 +78,12 @@ def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
                 "%s has %d partitions; the job goes on with the %d that it began with", topic, partitions[topic], count
             )
     lease = Lease(metadata, output_starts, settings.group) if is_first else None
+    deduplicator = OutputDeduplicator(admin, connection, metadata, output_starts, settings.group)
+    delivery = KafkaDelivery(connection, deduplicator, lease)
+    metrics.set_function(metrics.unacknowledged, delivery.unacknowledged)
+    delivery.acquire()
     if lease is not None:
-        lease.take()
         metrics.set_function(metrics.lease_held, lease.is_held)
-        lifecycle.exit_hooks.append(lease.release)
-        atexit.register(lease.release)
     if process_info.store is not None:
         drop_unfinished_epochs(process_info.store)
     end_offsets = EndOffsetPoller(admin, connection, read, settings.group, round(settings.outage_grace * SECOND))
@@ -101,20 +102,15 @@ def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         )
         log.info("the page is on %s", page.url, extra=logs.event("page"))
     context = SourceContext(
-        connection=connection,
+        open_consumer=functools.partial(KafkaPartitionConsumer, connection, admin, settings.group),
         end_offsets=end_offsets,
         alignment=alignment,
         progress=progress,
-        group=settings.group,
         lateness=rules.lateness,
         fingerprint=fingerprint,
         starts=starts,
         stop_at_end=settings.stop_at_end,
     )
-    deduplicator = OutputDeduplicator(admin, connection, metadata, output_starts, settings.group)
-    delivery = functools.cache(
-        lambda: KafkaDelivery(connection, deduplicator, lease)
-    )  # made by the first part that writes
     codec = StateCodec(SinkState, fingerprint)
 
     def sink(topic: str) -> KafkaSink:

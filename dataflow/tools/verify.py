@@ -17,11 +17,11 @@ from fractions import Fraction
 from typing import cast
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from dataflow.kafka.client import Connection, connect, count_partitions
+from dataflow.kafka.messages import Message
+from dataflow.kafka.range_reader import RangeReader
 from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
 from dataflow.tools.command_line import Parser
@@ -59,40 +59,13 @@ class Topics:
     """Reads whole topics. Raises UserError if Kafka does not answer or a topic is missing."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._connection = Connection(settings)
         topics = settings.inputs + settings.outputs
-        self.partitions = count_partitions(connect(self._connection), self._connection, topics)
+        self._reader = RangeReader(settings.client, settings.group + "-verify", topics, timeout_s=None)
+        self.partitions = self._reader.partitions
 
     def read(self, topic: str) -> Iterator[Message]:
         """All messages that the topic holds now, each partition's in order."""
-        consumer = Consumer(
-            {
-                **self._connection.properties,
-                "group.id": self._settings.group + "-verify",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 10,
-            }
-        )
-        unread = set(range(self.partitions[topic]))
-        offsets = dict.fromkeys(unread, 0)  # of the next rows; some may be handed out again when leaders change
-        try:
-            consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
-            while unread:
-                for message in consumer.consume(10_000, 0.1):
-                    error = message.error()
-                    if error is None:
-                        if message.offset() >= offsets[message.partition()]:
-                            offsets[message.partition()] = message.offset() + 1
-                            yield message
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        unread.discard(message.partition())
-                    elif not error.retriable():
-                        raise UserError(f"{topic}/{message.partition()} cannot be read: {error.str()}")
-        finally:
-            consumer.close()
+        return self._reader.read(self._reader.ranges([topic]))
 
 
 def expected(settings: Settings, topics: Topics) -> Answer:

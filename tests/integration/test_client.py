@@ -11,7 +11,7 @@ CLOSED = "127.0.0.1:1"  # nobody listens there
 
 
 def test_a_cluster_without_a_broker_that_answers_is_an_error_with_its_address(monkeypatch):
-    monkeypatch.setattr(client, "_PATIENCE", 0.1)
-    connection = Connection(Settings(_env_file=None, brokers=CLOSED))
+    monkeypatch.setattr(client, "_TIMEOUT_S", 0.1)
+    connection = Connection(Settings(_env_file=None, brokers=CLOSED).client)
     with pytest.raises(UserError, match=f"^no Kafka broker answers at {CLOSED}.*VISITS_BROKERS says where$"):
         count_partitions(connect(connection), connection, ["visits"])

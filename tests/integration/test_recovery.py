@@ -24,8 +24,9 @@ from support.real_kafka import RealKafka
 
 from dataflow.kafka.client import Connection, connect
 from dataflow.kafka.deduplication import OutputDeduplicator, record_digest
-from dataflow.kafka.job_metadata import JobMetadata, MetadataEntry, ends_of, retry_until_answered, start_offsets
+from dataflow.kafka.job_metadata import JobMetadata, MetadataEntry, start_offsets
 from dataflow.kafka.lease import Holder, Lease
+from dataflow.kafka.offsets import end_offsets, retry_until_answered
 from dataflow.kafka.replication_probe import ReplicationProbe
 from dataflow.runtime.settings import Settings
 
@@ -149,13 +150,13 @@ def test_a_lease_that_cannot_be_renewed_lets_nothing_be_written_until_it_can(sho
 
 
 def notes_of(shop: Settings) -> tuple[JobMetadata, dict]:
-    connection = Connection(shop)
+    connection = Connection(shop.client)
     notes = JobMetadata(connection, shop.group + "-output")
     return notes, start_offsets(notes, connect(connection), dict.fromkeys(shop.outputs, 8))
 
 
 def written_of(shop: Settings) -> OutputDeduplicator:
-    connection = Connection(shop)
+    connection = Connection(shop.client)
     notes, begins = notes_of(shop)
     return OutputDeduplicator(connect(connection), connection, notes, begins, shop.group)
 
@@ -165,7 +166,7 @@ def test_rows_that_a_leader_has_and_does_not_tell_while_a_replica_is_away_are_fo
     shop: Settings, real_kafka: RealKafka
 ) -> None:
     notes_of(shop)  # the job has begun
-    place, hidden = (shop.topic_visits, 0), ReplicationProbe(Connection(shop), shop.group)
+    place, hidden = (shop.topic_visits, 0), ReplicationProbe(Connection(shop.client), shop.group)
     killed = Producer({"bootstrap.servers": shop.brokers, "enable.idempotence": True, "log_level": 0})
     killed.produce(shop.topic_visits, b"first", b"k", 0)
     assert killed.flush(60) == 0  # it knows the leader and need ask nobody, so its next row is there at once
@@ -183,7 +184,7 @@ def test_rows_that_a_leader_has_and_does_not_tell_while_a_replica_is_away_are_fo
 def test_rows_that_kafka_hides_since_a_replica_stands_still_are_known_of_until_they_are_shown(
     shop: Settings, real_kafka: RealKafka
 ) -> None:
-    connection, place = Connection(shop), (f"led-by-one-{shop.topic_visits}", 0)
+    connection, place = Connection(shop.client), (f"led-by-one-{shop.topic_visits}", 0)
     admin = connect(connection)
     for made in admin.create_topics([NewTopic(place[0], 1, replica_assignment=[[1, 2, 3]])]).values():
         made.result()
@@ -195,7 +196,7 @@ def test_rows_that_kafka_hides_since_a_replica_stands_still_are_known_of_until_t
     real_kafka.pause_brokers(3)
     writer.produce(place[0], b"second", b"k", 0)
     wait_until(lambda: not writer.poll(0) and not hidden.fully_replicated({place: 1}), "it is known that there is more")
-    told = retry_until_answered(lambda: ends_of(admin, [place]), lambda: None)[place].offset
+    told = retry_until_answered(lambda: end_offsets(admin, [place]), lambda: None)[place].offset
     assert told == 1 or writer.flush(0) == 0  # Kafka tells of no more, or has found a way meanwhile
     assert writer.flush(60) == 0
     wait_until(lambda: hidden.fully_replicated({place: 2}) == {place}, "it is shown, and nothing is hidden any more")

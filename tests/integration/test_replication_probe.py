@@ -26,7 +26,7 @@ def cluster() -> Iterator[EmbeddedKafka]:
 @pytest.mark.parametrize("round_trip", [0, 60])  # milliseconds
 def test_an_answer_to_one_question_is_not_taken_for_one_to_the_next(cluster: EmbeddedKafka, round_trip: int) -> None:
     cluster.set_round_trip(round_trip)
-    hidden = ReplicationProbe(Connection(Settings(brokers=cluster.brokers)), "group")
+    hidden = ReplicationProbe(Connection(Settings(brokers=cluster.brokers).client), "group")
     producer = Producer({"bootstrap.servers": cluster.brokers, "linger.ms": 0})
     for end in range(0, 8, 2):
         ends = {("visits", number): end for number in range(PARTITIONS)}
@@ -56,7 +56,7 @@ def test_a_client_that_hears_nothing_of_a_partition_any_more_is_replaced(
 
     monkeypatch.setattr(module, "Consumer", DeafAtFirst)
     monkeypatch.setattr(module, "_STUCK_AFTER_S", 0.5)
-    hidden = ReplicationProbe(Connection(Settings(brokers=cluster.brokers)), "group")
+    hidden = ReplicationProbe(Connection(Settings(brokers=cluster.brokers).client), "group")
     ends = {("visits", number): 0 for number in range(PARTITIONS)}
     deadline = time.monotonic() + 60
     while hidden.fully_replicated(ends) != ends.keys():

@@ -14,8 +14,7 @@ from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.clickstream.sessions import session_id
 from dataflow.clickstream.users import parse_user
-from dataflow.kafka.end_offsets import source_name
-from dataflow.kafka.job_metadata import PartitionId
+from dataflow.kafka.offsets import PartitionId, source_name
 from dataflow.kafka.range_reader import OffsetRange, RangeReader
 from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
@@ -80,7 +79,7 @@ class _Question:
         self.settings = settings
         self.rules: Rules = settings.rules
         self._progress = progress
-        self._scanner = RangeReader(settings, settings.inputs + settings.outputs)
+        self._scanner = RangeReader(settings.client, settings.group + "-look", settings.inputs + settings.outputs)
         self._asked = time.time_ns() // 1_000
         self._ranges = self._scanner.ranges(settings.inputs + settings.outputs)  # one moment for all that is read
 

@@ -123,7 +123,7 @@ class _Redrive:
             raise UserError(f"{options.topic} is not an input topic; these are {' and '.join(settings.inputs)}")
         at = frozenset(options.message) if options.message else None
         self._selection = Selection(options.reason, options.topic, options.since, options.until, at)
-        self._scanner = RangeReader(settings, (*settings.inputs, *self._topics))
+        self._scanner = RangeReader(settings.client, settings.group + "-look", (*settings.inputs, *self._topics))
         for each in at or ():
             if each.topic not in self._topics:
                 raise UserError(f"{each}: messages to put back stand in {' or '.join(self._topics)}")

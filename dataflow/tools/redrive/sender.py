@@ -13,9 +13,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.kafka.client import Connection
-from dataflow.kafka.end_offsets import source_name
-from dataflow.kafka.job_metadata import PartitionId
 from dataflow.kafka.lease import Lease
+from dataflow.kafka.offsets import PartitionId, source_name
 from dataflow.observability.formatting import duration, utc_text
 from dataflow.runtime.settings import Settings
 from dataflow.tools.explain.collect import REDRIVEN, ObservedPartition, redriven_from

@@ -40,7 +40,7 @@ def test_function_that_snapshots_is_there(function):
         (["SessionWindows.add (dataflow/streaming/session_windows.py)"], SESSION),
         (["sharder.<locals>.shard.<locals>.<listcomp> (dataflow/streaming/sharding.py)"], SHARD),
         (["shard (dataflow/streaming/sharding.py)", "<listcomp> (dataflow/streaming/sharding.py)"], SHARD),
-        (["snapshot (dataflow/kafka/sink.py)", "flush (dataflow/kafka/sink.py)"], SNAPSHOT),
+        (["snapshot (dataflow/kafka/sink.py)", "flush (dataflow/kafka/delivery.py)"], SNAPSHOT),
     ],
 )
 def test_innermost_function_decides_unless_a_snapshot_is_taken(inside, expected):
@@ -48,6 +48,6 @@ def test_innermost_function_decides_unless_a_snapshot_is_taken(inside, expected)
 
 
 def test_only_the_engines_thread_counts():
-    others = "_run (dataflow/kafka/end_offsets.py) 100\nmain (bench/profiled.py) 9\n"
+    others = "_run (dataflow/kafka/end_offset_poller.py) 100\nmain (bench/profiled.py) 9\n"
     raw = f"{ENGINE_STACK} 3\n{ENGINE_STACK};match (dataflow/streaming/operators.py) 4\n{others}"
     assert count(raw) == {ENGINE: 3, JOIN: 4}

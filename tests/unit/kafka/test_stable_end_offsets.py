@@ -1,53 +1,54 @@
-"""Where a partition ends is known for certain only once consumers are told of all that its leader has."""
+"""The stable end of a partition: consumers can see all rows that its leader had."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
-from dataflow.kafka import stable_end_offsets
-from dataflow.kafka.job_metadata import EndOffset
+from dataflow.kafka import stable_end_offsets as module
+from dataflow.kafka.offsets import EndOffset
+from dataflow.kafka.stable_end_offsets import stable_end_offsets
 
-PLACE = "user-events", 0
+PARTITION = "user-events", 0
 
 
 @pytest.fixture
-def partition(monkeypatch):
-    """Plays a partition: what consumers are told of its end, and what its leader really has, question by question."""
+def stable_end(monkeypatch) -> Callable[..., int]:
+    """Simulates a partition: the end that brokers report and the end of the leader's log, question by question."""
 
-    def play(told: Iterable[int], has: Iterable[int], epoch: int | None = 3) -> int:
-        steps = iter(zip(told, has, strict=True))
-        leader = None  # not known before the first question, which only shows that the brokers are there
+    def ask(reported: Iterable[int], leader: Iterable[int], epoch: int | None = 3) -> int:
+        steps = iter(zip(reported, leader, strict=True))
+        leader_end = None  # before the first question, which only shows that the brokers are up
 
-        def ends_of(admin, places):
-            nonlocal leader
-            if leader is None:
-                leader = 0
-                return {PLACE: EndOffset(0, epoch)}
-            told, leader = next(steps)
-            return {PLACE: EndOffset(told, epoch)}
+        def end_offsets(admin, partition_ids):
+            nonlocal leader_end
+            if leader_end is None:
+                leader_end = 0
+                return {PARTITION: EndOffset(0, epoch)}
+            reported_end, leader_end = next(steps)
+            return {PARTITION: EndOffset(reported_end, epoch)}
 
-        def no_longer(connection, group, ends, room):
-            return {place for place, end in ends.items() if leader <= end.offset + room}
+        def not_longer(connection, group, ends, margin):
+            return {partition_id for partition_id, end in ends.items() if leader_end <= end.offset + margin}
 
-        monkeypatch.setattr(stable_end_offsets, "ends_of", ends_of)
-        monkeypatch.setattr(stable_end_offsets, "_no_longer", no_longer)
-        monkeypatch.setattr(stable_end_offsets, "_QUIET_S", 0)
-        return stable_end_offsets.stable_end_offsets(None, None, "group", [PLACE], lambda: None)[PLACE]
+        monkeypatch.setattr(module, "end_offsets", end_offsets)
+        monkeypatch.setattr(module, "_not_longer", not_longer)
+        monkeypatch.setattr(module, "_QUIET_S", 0)
+        return stable_end_offsets(None, None, "group", [PARTITION], lambda: None)[PARTITION]
 
-    return play
-
-
-def test_an_end_behind_which_the_leader_has_nothing_is_the_end(partition):
-    assert partition(told=[5, 5], has=[5, 5]) == 5
+    return ask
 
 
-def test_rows_that_are_still_hidden_are_waited_for(partition):
-    assert partition(told=[5, 5, 7, 7], has=[7, 7, 7, 7]) == 7
+def test_an_end_after_which_the_leader_has_nothing_is_stable(stable_end):
+    assert stable_end(reported=[5, 5], leader=[5, 5]) == 5
 
 
-def test_rows_that_others_write_meanwhile_are_not_waited_for_to_stop(partition):
-    assert partition(told=[5, 500, 1005], has=[9, 600, 1200]) == 1005
+def test_rows_that_consumers_cannot_see_yet_are_waited_for(stable_end):
+    assert stable_end(reported=[5, 5, 7, 7], leader=[7, 7, 7, 7]) == 7
 
 
-def test_a_broker_that_does_not_tell_the_term_is_believed(partition):
-    assert partition(told=[5], has=[9], epoch=None) == 5
+def test_rows_that_others_write_meanwhile_are_not_waited_for(stable_end):
+    assert stable_end(reported=[5, 500, 1005], leader=[9, 600, 1200]) == 1005
+
+
+def test_the_end_of_a_leader_that_reports_no_epoch_is_taken_as_stable(stable_end):
+    assert stable_end(reported=[5], leader=[9], epoch=None) == 5

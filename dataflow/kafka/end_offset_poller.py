@@ -1,0 +1,158 @@
+"""Polls the input topics: how many partitions they have, where these end, and how far the job has read them."""
+
+import threading
+import time
+from collections.abc import Collection
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from dataflow.kafka.client import Connection
+from dataflow.kafka.offsets import PartitionId, known_end_offsets, source_name
+from dataflow.kafka.replication_probe import ReplicationProbe
+
+_INTERVAL_S = 0.3  # between two questions for the ends
+_COUNT_INTERVAL_S = 1.0  # a new partition must be known before its rows are older than the allowed lateness
+_TIMEOUT_S = 2.0  # a broker that answers later is asked again
+_UNREACHABLE_AFTER_US = 3_000_000  # a partition that could take no rows for so long was out of its writers' reach
+
+
+class ConfirmedEnd(NamedTuple):
+    """At wall time `asked`, in microseconds, the partition held nothing at or after `offset`.
+
+    With `sure`, no older record can arrive: its leader has no rows above the high watermark, and after any outage
+    writers have had the time to come back.
+    """
+
+    asked: int
+    offset: int
+    sure: bool
+
+
+class EndOffsetPoller:
+    """Asks the brokers regularly, in a thread of its own, so that no source waits for an answer.
+
+    While no answer comes, or a leader has rows above the high watermark, no end is sure, nor for a grace period
+    afterwards: rows that were to be written during an outage are written after it, and must not be late. A process
+    that has just started cannot know of an outage, so it begins with such a period. One for all workers of a process.
+
+    Args:
+        admin: asks for the ends.
+        connection: is told whether brokers answer.
+        partitions: the number of partitions of each input topic.
+        group: consumer group to which offsets are committed, for lag monitors only.
+        grace: microseconds in which writers come back after an outage.
+    """
+
+    def __init__(
+        self, admin: AdminClient, connection: Connection, partitions: dict[str, int], group: str, grace: int
+    ) -> None:
+        self._admin = admin
+        self._replication_probe = ReplicationProbe(connection, group)
+        self._committer = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
+        self._connection = connection
+        self._grace = grace
+        self._sure_from = time.time_ns() // 1_000 + grace
+        self._partitions = dict(partitions)
+        self._watched: dict[str, PartitionId] = {}
+        self._ends: dict[str, ConfirmedEnd] = {}
+        self._reported: dict[PartitionId, int] = {}
+        self._writable_at: dict[str, int] = {}  # wall time of the last question at which the partition took rows
+        self._writers_back_at: dict[str, int] = {}  # of partitions that had been unreachable
+        self._lock = threading.Lock()  # guards _watched and _reported
+        self._thread: threading.Thread | None = None
+        self.sources = self._all_sources()
+
+    def watch(self, partition_id: PartitionId) -> None:
+        """From now on asks for the end of this partition too."""
+        source = source_name(*partition_id)
+        with self._lock:
+            self._watched[source] = partition_id
+            self._writable_at[source] = time.time_ns() // 1_000  # taken for granted
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="end-offset poller", daemon=True)
+                self._thread.start()
+
+    def unwatch(self, partition_id: PartitionId) -> None:
+        """Asks for this partition no more."""
+        with self._lock:
+            del self._watched[source_name(*partition_id)]  # the thread ends with the last one
+
+    def end(self, source: str) -> ConfirmedEnd | None:
+        """The last known end of a watched partition."""
+        return self._ends.get(source)
+
+    def back_at(self, source: str) -> int:
+        """The wall time, in microseconds, from which on a partition's writers are back from any outage."""
+        return max(self._sure_from, self._writers_back_at.get(source, 0))
+
+    def count(self, topic: str) -> int:
+        """The number of partitions at the last look; it never falls."""
+        return self._partitions[topic]
+
+    def report(self, offsets: dict[PartitionId, int]) -> None:
+        """Takes the next offsets to be read, as of a snapshot, for lag monitors."""
+        with self._lock:
+            self._reported |= {partition_id: offset for partition_id, offset in offsets.items() if offset >= 0}
+
+    def _run(self) -> None:
+        counted = time.monotonic()
+        while True:
+            with self._lock:
+                watched = list(self._watched.values())
+                reported, self._reported = self._reported, {}
+                if not watched:
+                    self._thread = None
+                    return
+            if not self._poll(watched):
+                self._connection.record_no_answer()
+            elif reported:
+                self._commit(reported)
+            if time.monotonic() > counted + _COUNT_INTERVAL_S:
+                self._count()
+                counted = time.monotonic()
+            time.sleep(_INTERVAL_S)
+
+    def _poll(self, watched: Collection[PartitionId]) -> bool:
+        """Asks for the ends; returns whether there was any answer."""
+        asked = time.time_ns() // 1_000
+        answers = known_end_offsets(self._admin, watched, _TIMEOUT_S)
+        if not answers:
+            return False
+        ends = {partition_id: end.offset for partition_id, end in answers.items()}
+        self._connection.record_answer()
+        replicated = self._replication_probe.fully_replicated(ends)
+        for partition_id, offset in ends.items():
+            self._record(source_name(*partition_id), asked, offset, partition_id in replicated)
+        return True
+
+    def _record(self, source: str, asked: int, offset: int, is_replicated: bool) -> None:
+        last = self._ends.get(source)
+        if is_replicated or (last is not None and offset > last.offset):  # if not, perhaps nothing can be written
+            before, self._writable_at[source] = self._writable_at[source], asked
+            if asked > before + _UNREACHABLE_AFTER_US:
+                self._writers_back_at[source] = asked + self._grace
+        sure = is_replicated and asked >= self.back_at(source)
+        self._ends[source] = ConfirmedEnd(asked, offset, sure)
+
+    def _commit(self, reported: dict[PartitionId, int]) -> None:
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in reported.items()]
+        try:
+            self._committer.commit(offsets=offsets, asynchronous=True)
+            self._committer.poll(0)  # serves the answer to the commit before
+        except KafkaException:
+            pass  # monitors see the offsets of the next snapshot
+
+    def _count(self) -> None:
+        for topic, known in self._partitions.items():
+            try:
+                found = self._admin.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+            except KafkaException:
+                return
+            if found.error is None and len(found.partitions) > known:
+                self._partitions[topic] = len(found.partitions)
+                self.sources = self._all_sources()
+
+    def _all_sources(self) -> tuple[str, ...]:
+        return tuple(source_name(topic, number) for topic, count in self._partitions.items() for number in range(count))

@@ -1,0 +1,150 @@
+"""Where partitions begin and end: the one question to brokers for offsets, and the loop that repeats it."""
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, NamedTuple, TypeVar, cast
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from dataflow.kafka.client import while_waiting
+from dataflow.streaming.errors import UserError
+
+PartitionId = tuple[str, int]  # topic and partition
+Answer = TypeVar("Answer")
+
+TIMEOUT_S = 5.0  # for one answer
+_MARGIN_S = 1.0  # beyond that, until the client reports that there is none
+_RETRY_INTERVAL_S = 0.2
+FORBIDDEN = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+# the client's stubs have these functions without types
+_EARLIEST = cast(OffsetSpec, cast(Any, OffsetSpec).earliest())
+_LATEST = cast(OffsetSpec, cast(Any, OffsetSpec).latest())
+
+
+class EndOffset(NamedTuple):
+    """The offset after a partition's last row, and the epoch of its leader (None: not reported)."""
+
+    offset: int
+    leader_epoch: int | None
+
+
+def source_name(topic: str, partition: int) -> str:
+    """The name of a partition as a source of event time, and in messages: "topic/partition"."""
+    return f"{topic}/{partition}"
+
+
+def known_end_offsets(
+    admin: AdminClient, partition_ids: Iterable[PartitionId], timeout_s: float = TIMEOUT_S
+) -> dict[PartitionId, EndOffset]:
+    """The ends of those partitions whose leaders answer in time; others are left out."""
+    ends, _ = _list_offsets(admin, partition_ids, _LATEST, timeout_s)
+    return ends
+
+
+def end_offsets(
+    admin: AdminClient,
+    partition_ids: Iterable[PartitionId],
+    timeout_s: float = TIMEOUT_S,
+    committed_only: bool = False,
+) -> dict[PartitionId, EndOffset]:
+    """The ends of partitions; with `committed_only`, up to the first transaction that is still open.
+
+    Raises KafkaException unless all leaders answer in time.
+    """
+    return _all_offsets(admin, partition_ids, _LATEST, timeout_s, committed_only)
+
+
+def earliest_offsets(
+    admin: AdminClient, partition_ids: Iterable[PartitionId], timeout_s: float = TIMEOUT_S
+) -> dict[PartitionId, int]:
+    """The offsets of the first rows of partitions. Raises KafkaException unless all leaders answer in time."""
+    begins = _all_offsets(admin, partition_ids, _EARLIEST, timeout_s)
+    return {partition_id: begin.offset for partition_id, begin in begins.items()}
+
+
+def retry_until_answered(ask: Callable[[], Answer], on_retry: Callable[[], None]) -> Answer:
+    """Asks until there is an answer, however long that takes.
+
+    Args:
+        ask: raises KafkaException if there is no answer.
+        on_retry: called before each further attempt.
+
+    Raises:
+        UserError: the job lacks a permission, which asking again does not change.
+    """
+    while True:
+        try:
+            return ask()
+        except KafkaException as problem:
+            error = problem.args[0]
+            if error.code() in FORBIDDEN:
+                raise not_allowed("look after the output topics and the job's consumer groups", error) from None
+        on_retry()
+        while_waiting()
+        time.sleep(_RETRY_INTERVAL_S)
+
+
+def not_allowed(action: str, error: KafkaError) -> UserError:
+    """The error for a missing permission; `action` follows "not allowed to"."""
+    return UserError(f"not allowed to {action} ({error.str()}); grant it and start again")
+
+
+def _all_offsets(
+    admin: AdminClient,
+    partition_ids: Iterable[PartitionId],
+    which: OffsetSpec,
+    timeout_s: float,
+    committed_only: bool = False,
+) -> dict[PartitionId, EndOffset]:
+    partition_ids = list(partition_ids)
+    offsets, failure = _list_offsets(admin, partition_ids, which, timeout_s, committed_only)
+    if failure is not None:
+        for topic in {topic for topic, _ in partition_ids}:  # or librdkafka goes on asking the former leaders
+            admin.list_topics(topic, timeout=timeout_s)
+        raise failure
+    return offsets
+
+
+def _list_offsets(
+    admin: AdminClient,
+    partition_ids: Iterable[PartitionId],
+    which: OffsetSpec,
+    timeout_s: float,
+    committed_only: bool = False,
+) -> tuple[dict[PartitionId, EndOffset], KafkaException | None]:
+    """The offsets that leaders report in time, and why any other one is missing."""
+    asked = {TopicPartition(*partition_id): which for partition_id in partition_ids}
+    level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
+    deadline = time.monotonic() + timeout_s + _MARGIN_S
+    offsets: dict[PartitionId, EndOffset] = {}
+    failure: KafkaException | None = None
+    if not asked:
+        return offsets, failure
+    try:
+        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=timeout_s)
+    except KafkaException as error:
+        return offsets, error
+    for partition, answer in answers.items():
+        try:
+            offset = _result(answer, deadline)
+        except KafkaException as error:
+            failure = error
+            continue
+        if offset.offset >= 0:
+            offsets[partition.topic, partition.partition] = offset
+        else:  # for a broker that cannot be reached librdkafka does not always report an error
+            failure = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    return offsets, failure
+
+
+def _result(answer: Future[Any], deadline: float) -> EndOffset:
+    try:
+        # with a limit of its own: while a broker is frozen, the client exceeds its request timeout by minutes
+        info = answer.result(max(0.0, deadline - time.monotonic()))
+    except FutureTimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+    return EndOffset(info.offset, info.leader_epoch)
