@@ -49,7 +49,7 @@ class RowLists(msgspec.Struct):
 
 
 class _SuspiciousSession:
-    """What is kept of a suspicious session; there may be many, so words are made of it only when somebody looks."""
+    """A suspicious session. There may be many, so its texts are made only when somebody looks."""
 
     __slots__ = ("user", "identity", "start", "suspicion")
 
@@ -57,7 +57,7 @@ class _SuspiciousSession:
         self.user = session.user
         self.identity = session.identity
         self.start = session.events[0].time
-        self.suspicion = session.suspicion
+        self.suspicion = session.suspicion or 0  # never 0: only suspicious sessions come here
 
     def noted(self) -> ListedRow:
         return ListedRow(
@@ -199,12 +199,12 @@ class DashboardProbe:
 
 
 def below(mark: Time) -> Callable[[InputRecord], str]:
-    """Says of a row that is late how far it lies below its partition's mark, as far as that is a time.
+    """Makes what says how far a late row lies below the max timestamp of its partition.
 
-    Of the mark after its poll, which may be higher than it was at the row; `explain` looks at every row.
+    It is the max timestamp after the poll, which may be higher than at the row; `explain` looks at every row.
     """
     return lambda row: (
-        f"{'some ' + duration(round(mark - row.time, -5)) + ' ' if mark < MAX_TIME else ''}below the mark of its partition"
+        f"{'some ' + duration(int(round(mark - row.time, -5))) + ' ' if mark < MAX_TIME else ''}below the mark of its partition"
     )
 
 

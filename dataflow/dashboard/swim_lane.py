@@ -10,6 +10,7 @@ import msgspec
 from dataflow.clickstream.attribution import PURCHASE, match
 from dataflow.clickstream.records import Event, InputRecord, Match, Purchase
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, session_id
+from dataflow.clickstream.suspicion import label_of
 from dataflow.observability.formatting import unix_seconds
 from dataflow.streaming.interval_join import IntervalJoin
 from dataflow.streaming.position import PARTITION_LIMIT
@@ -60,7 +61,7 @@ class SessionBar(msgspec.Struct):
     events: int
     amount: str
     closes: float | None  # an open one closes when the watermark has passed this; None: it is closed
-    suspicion: int | None
+    suspicion: str | None  # label of the suspicion rule that holds
 
 
 class SwimLane(msgspec.Struct):
@@ -98,7 +99,7 @@ class UserHistory:
             events=len(events),
             amount=finished.amount.decode(),
             closes=None,
-            suspicion=finished.suspicion,
+            suspicion=label_of(finished.suspicion) if finished.suspicion is not None else None,
         )
         self._closed.append(_Part(span, events[-HITS:]))
 
@@ -134,8 +135,8 @@ class UserHistory:
         paid = [_paid(row, UNMATCHED if row.position in met_nobody else None) for row in self._purchases.values()]
         paid += [_paid(row, LATE) for row in late if type(row) is Purchase]
         return SwimLane(
-            hits=sorted(hits, key=lambda hit: hit.time),
-            purchases=sorted(paid, key=lambda row: row.time),
+            hits=sorted(hits, key=lambda hit: hit.time or 0),
+            purchases=sorted(paid, key=lambda row: row.time or 0),
             matches=[met for part in parts for met in self._matches(part, joins)],
             sessions=[part.span for part in parts],
         )

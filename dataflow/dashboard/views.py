@@ -15,7 +15,6 @@ from dataflow.dashboard.watermark_status import blocking_partitions, partition_s
 from dataflow.observability import health, lifecycle, metrics
 from dataflow.observability.formatting import unix_seconds
 from dataflow.observability.progress import PartitionStatus, Progress
-from dataflow.runtime.cluster import ProcessInfo
 from dataflow.streaming.time import MIN_TIME, SECOND
 
 PARTITIONS = 64  # that are shown: those that hold the watermark, then those with the most rows to read
@@ -109,16 +108,23 @@ class DashboardFeed:
     """Takes pictures, once for all who look at about the same time.
 
     Args:
-        place: of this process in its cluster.
-        onlooker: sees what is in the shards.
-        progress: knows how far the partitions are.
+        process_id: number of this process in its cluster.
+        processes: number of processes in it.
+        probe: sees the state of the shards.
+        progress: knows how far the partitions have been read.
         kafka_is_up: whether brokers can be reached.
     """
 
     def __init__(
-        self, process_info: ProcessInfo, probe: DashboardProbe, progress: Progress, kafka_is_up: Callable[[], bool]
+        self,
+        process_id: int,
+        processes: int,
+        probe: DashboardProbe,
+        progress: Progress,
+        kafka_is_up: Callable[[], bool],
     ) -> None:
-        self._process_info = process_info
+        self._process_id = process_id
+        self._processes = processes
         self._probe = probe
         self._progress = progress
         self._kafka_is_up = kafka_is_up
@@ -174,8 +180,8 @@ class DashboardFeed:
 
         return JobView(
             now=now / SECOND,
-            process=self._process_info.process_id,
-            processes=self._process_info.processes,
+            process=self._process_id,
+            processes=self._processes,
             shards=sorted(self._probe.here),
             all_shards=self._probe.shards,
             state=condition,
@@ -201,7 +207,11 @@ class DashboardFeed:
         behind = self._progress.behind_its_end(health.BEHIND)
         if kafka_is_up:
             return ("catching up", behind) if behind else ("live", "every partition is read to its end")
-        return ("starting", behind) if self._probe.watermark() == MIN_TIME else ("Kafka is away", "no broker answers")
+        return (
+            ("starting", behind or "")
+            if self._probe.watermark() == MIN_TIME
+            else ("Kafka is away", "no broker answers")
+        )
 
 
 class _Viewer:

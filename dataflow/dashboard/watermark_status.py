@@ -60,7 +60,7 @@ def reason(status: PartitionStatus, now: int, kafka_is_up: bool) -> str:
         return f"may have more rows by now, but no Kafka broker can be reached{_since(status, now)}"
     if kind == READING:
         at = "none has been read" if status.source_watermark == MIN_TIME else f"it is at {_at(status.source_watermark)}"
-        return f"is being read: {pluralize(status.to_read, 'row')} to its end, {at}"
+        return f"is being read: {pluralize(status.to_read or 0, 'row')} to its end, {at}"
     if kind == GRACE:
         left = max(0, status.back_at - now) / SECOND
         return f"gives those who write to it {left:.0f} s to come back, as after every start and outage"

@@ -37,9 +37,9 @@ def unix_seconds(microseconds: Time) -> float | None:
     return microseconds / SECOND if MIN_TIME < microseconds < MAX_TIME else None
 
 
-def pluralize(unix_seconds: int, thing: str) -> str:
-    """So many things."""
-    return f"{unix_seconds:,} {thing}{'' if unix_seconds == 1 else 's'}"
+def pluralize(number: int, thing: str) -> str:
+    """A number of things: "1 row", "2,000 rows"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def shortened(value: bytes | None) -> str:

@@ -147,7 +147,7 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def settings_customise_sources(
+    def settings_customise_sources(  # type: ignore[override]
         cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         ordered = sources["init_settings"], sources["env_settings"], sources["dotenv_settings"]

@@ -1,5 +1,5 @@
 "use strict";
-// Draws a user's swim lane: hits above, rows of purchases in the middle, sessions below; the watermark runs through.
+// Draws a user's swim lane: events on top, purchase rows in the middle, sessions below, and the watermark across all.
 
 const LANE = { left: 74, right: 24, hits: 44, paid: 92, spans: 124, row: 36, bar: 14, label: 190, amount: 60, shortest: 40, second: 5 };
 
@@ -19,7 +19,7 @@ function kindOf(type) {
   return { "page-view": "view", click: "click", purchase: "purchase" }[type] || "other";
 }
 
-// The stretch of event time that is drawn, which is all of it if a second then has its room, and where each moment is.
+// The range of event time that is drawn, and the x position of a time. Old events are cut off if a second gets too narrow.
 function scale(lane, watermark, width) {
   const times = [...lane.hits, ...lane.purchases].map((each) => each.time);
   const closes = lane.sessions.map((each) => each.closes || each.end);
@@ -30,7 +30,7 @@ function scale(lane, watermark, width) {
   return { from, to, x: (time) => LANE.left + ((time - from) / (to - from)) * room };
 }
 
-// Sessions that would stand on each other's labels go into rows of their own.
+// Sessions whose labels would overlap go into separate rows.
 function rowsOf(sessions, x) {
   const ends = [];
   return sessions.map((each) => {
@@ -42,7 +42,7 @@ function rowsOf(sessions, x) {
   });
 }
 
-// Where there is room for an amount: right of its row (1), left of it (-1), or nowhere (0).
+// Where an amount fits: right of its purchase row (1), left of it (-1), or nowhere (0).
 function sideOf(purchases, number, x) {
   const room = (left, right) => !left || !right || x(right.time) - x(left.time) > LANE.amount;
   if (room(purchases[number], purchases[number + 1])) return 1;
@@ -55,14 +55,14 @@ function drawLane(lane, watermark, width) {
   const rows = rowsOf(sessions, x);
   const height = LANE.spans + (Math.max(0, ...rows) + 1) * LANE.row + 6;
   const drawn = svg("svg", { width, height, role: "img" });
-  drawn.append(svg("title", {}, "Hits, purchase rows and sessions of the user over event time"));
+  drawn.append(svg("title", {}, "Events, purchase rows and sessions of the user over event time"));
 
   const step = [5, 10, 20, 30, 60].find((each) => ((to - from) / each) * 62 <= width - LANE.left) || 60;
   for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
     drawn.append(svg("line", { x1: x(time), x2: x(time), y1: 22, y2: height - 8, class: "grid" }));
     drawn.append(svg("text", { x: x(time), y: 14, "text-anchor": "middle" }, clock(time)));
   }
-  for (const [name, y] of [["hits", LANE.hits], ["purchases", LANE.paid], ["sessions", LANE.spans + LANE.bar / 2]]) {
+  for (const [name, y] of [["events", LANE.hits], ["purchases", LANE.paid], ["sessions", LANE.spans + LANE.bar / 2]]) {
     drawn.append(svg("text", { x: 0, y: y + 4, class: "name" }, name));
   }
   const visible = (each) => each.time >= from;
@@ -95,7 +95,7 @@ function drawLane(lane, watermark, width) {
       drawn.append(svg("line", { x1: end + 6, x2: x(each.closes), y1: middle, y2: middle, class: "tail" }));
       drawn.append(svg("line", { x1: x(each.closes), x2: x(each.closes), y1: y, y2: y + LANE.bar, class: "tail end" }));
     }
-    drawn.append(titled(bar, `${each.id}, ${each.closes ? `closes when the watermark has passed ${clock(each.closes)}` : "closed"}`));
+    drawn.append(titled(bar, `${each.id}, ${each.closes ? `closes when the watermark passes ${clock(each.closes)}` : "closed"}`));
     const amount = each.amount === "0" ? "" : ` · amount ${each.amount}`;
     const label = `${each.id.slice(0, 6)}… · ${many(each.events, "event")}${amount}`;
     drawn.append(svg("text", { x: Math.min(start - 5, width - LANE.label), y: y + LANE.bar + 13, class: "label" }, label));

@@ -1,8 +1,7 @@
 "use strict";
-// Shows what the job sends, about once a second. Whatever comes out of Kafka is put in as text, never as HTML.
+// Shows the job's updates, about one per second. Data from Kafka is inserted as text, never as HTML.
 
 const at = (id) => document.getElementById(id);
-const SUSPICIONS = { 1: "suspicious: too many events", 2: "suspicious: too few page views" };
 let stream = null;
 let again = null;
 
@@ -18,7 +17,7 @@ function make(name, text, kind) {
   return made;
 }
 
-// --- words ---
+// --- formatting ---
 
 function clock(seconds, digits = 0) {
   if (seconds === null || seconds === undefined) return "–";
@@ -57,12 +56,12 @@ function glance(picture) {
   pill.className = `pill ${{ live: "live", "Kafka is away": "away" }[picture.state] || "busy"}`;
   put("state-why", picture.state_why);
   const part = picture.processes > 1
-    ? `process ${picture.process} of 0 to ${picture.processes - 1}: users, sessions, counts and lists of its own `
+    ? `process ${picture.process} of ${picture.processes} (numbers start at 0): shows users, sessions, counts and lists of its `
       + `${many(picture.shards.length, "shard")} of ${picture.all_shards} (${picture.shards.join(", ")})`
     : `one process, ${many(picture.shards.length, "shard")}`;
   put("process", part);
   put("watermark", clock(picture.watermark));
-  put("watermark-lag", picture.watermark === null ? "not there yet" : `${span(picture.now - picture.watermark)} behind the clock`);
+  put("watermark-lag", picture.watermark === null ? "not known yet" : `${span(picture.now - picture.watermark)} behind the clock`);
   put("open", number(picture.sessions_open));
   put("sessions", picture.sessions.map((each) => `${speed(each.a_second)} ${each.name}`).join(", "));
   total("in", picture.read);
@@ -91,7 +90,7 @@ function partitions(picture) {
     row.append(make("td", each.reached === null ? "–" : span(picture.now - each.reached), "n"));
     rows.push(row);
     if (each.why) {
-      const cell = make("td", `The watermark waits for it: it ${each.why}.`, "why");
+      const cell = make("td", `The watermark waits for this partition: it ${each.why}.`, "why");
       cell.colSpan = 8;
       const more = make("tr", undefined, "holds");
       more.append(cell);
@@ -99,7 +98,7 @@ function partitions(picture) {
     }
   }
   at("partitions").tBodies[0].replaceChildren(...rows);
-  put("more", picture.more_partitions ? `and ${picture.more_partitions.toLocaleString("en")} more, with less to read` : "");
+  put("more", picture.more_partitions ? `and ${many(picture.more_partitions, "more partition")} with fewer rows left to read` : "");
 }
 
 // --- one user ---
@@ -116,7 +115,7 @@ function users(picture) {
   const names = picture.users.filter((each) => /^-?\d+$/.test(each));
   if (place.dataset.names === names.join()) return;
   place.dataset.names = names.join();
-  place.replaceChildren(...(names.length ? [make("span", "just begun:", "quiet")] : []), ...names.map(chip));
+  place.replaceChildren(...(names.length ? [make("span", "new sessions:", "quiet")] : []), ...names.map(chip));
 }
 
 function followed(news) {
@@ -125,14 +124,14 @@ function followed(news) {
   at("followed").hidden = false;
   const { lane } = user;
   const nothing = !lane.hits.length && !lane.purchases.length;
-  const elsewhere = `User ${user.user} is in shard ${user.shard}, which another process of this job has: ask for them there.`;
-  const none = `User ${user.user} is in shard ${user.shard}. Nothing of them is open, and nothing has come since you looked.`;
+  const elsewhere = `User ${user.user} is in shard ${user.shard}, which belongs to another process of this job. Look on its page.`;
+  const none = `User ${user.user} is in shard ${user.shard}. The user has no open session, and no row has arrived since you opened this page.`;
   put("lane-note", !user.here ? elsewhere : nothing ? none : `User ${user.user}, in shard ${user.shard}`);
   at("lane").replaceChildren(...(nothing ? [] : [drawLane(lane, picture.watermark, at("lane").clientWidth)]));
   at("key").hidden = at("spans").hidden = nothing;
   const rows = lane.sessions.map((each) => {
     const row = make("tr");
-    const fate = each.closes ? `open, closes when the watermark has passed ${clock(each.closes)}` : SUSPICIONS[each.suspicion] || "closed";
+    const fate = each.closes ? `open, closes when the watermark passes ${clock(each.closes)}` : each.suspicion ? `suspicious: ${each.suspicion}` : "closed";
     row.append(make("td", each.id, "id"), make("td", clock(each.start)), make("td", clock(each.end)));
     row.append(make("td", number(each.events), "n"), make("td", each.amount, "n"), make("td", fate));
     return row;
@@ -140,7 +139,7 @@ function followed(news) {
   at("spans").tBodies[0].replaceChildren(...rows.reverse());
 }
 
-// --- the last of each kind ---
+// --- the last rows of each kind ---
 
 function list(id, kept) {
   const rows = kept.map((each) => {
@@ -151,7 +150,7 @@ function list(id, kept) {
     row.append(make("span", each.text, "text id"));
     return row;
   });
-  at(id).replaceChildren(...(rows.length ? rows : [make("li", "none so far", "none")]));
+  at(id).replaceChildren(...(rows.length ? rows : [make("li", "none yet", "none")]));
 }
 
 // --- the stream ---
@@ -167,7 +166,7 @@ function show(news) {
 function lost() {
   put("state", "not connected");
   at("state").className = "pill away";
-  put("state-why", "the job does not answer here; what you see is from before");
+  put("state-why", "the job does not answer; this is its last known state");
 }
 
 function connect() {
@@ -178,7 +177,7 @@ function connect() {
   stream.onmessage = (message) => show(JSON.parse(message.data));
   stream.onerror = () => {
     lost();
-    if (stream.readyState === EventSource.CLOSED) again = setTimeout(connect, 3000); // refused; it would not try again
+    if (stream.readyState === EventSource.CLOSED) again = setTimeout(connect, 3000); // refused: the browser does not retry by itself
   };
 }
 
@@ -200,7 +199,7 @@ addEventListener("popstate", () => {
   connect();
 });
 
-// a page that nobody sees asks for nothing
+// a hidden tab closes its stream
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) stream.close();
   else connect();

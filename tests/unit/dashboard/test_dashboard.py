@@ -23,7 +23,6 @@ from dataflow.dashboard.swim_lane import SwimLane
 from dataflow.dashboard.views import PARTITIONS, DashboardFeed, Rates
 from dataflow.dashboard.watermark_status import FRESH, blocking_partitions, partition_state, reason, summary
 from dataflow.observability.progress import PartitionStatus, Progress
-from dataflow.runtime.cluster import ProcessInfo
 from dataflow.streaming.alignment import SourceAlignment
 from dataflow.streaming.errors import UserError
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND
@@ -321,13 +320,13 @@ class Ends:
         return 0
 
 
-def pictures(probe: DashboardProbe, partitions: int = 2, place: ProcessInfo | None = None) -> DashboardFeed:
+def pictures(probe: DashboardProbe, partitions: int = 2, place: tuple[int, int] | None = None) -> DashboardFeed:
     pace = SourceAlignment()
     progress = Progress(Ends(partitions), pace, lateness=5 * SECOND)
     progress.record_position("clicks/0", 4, None)
     for number in range(partitions):
         pace.update(f"clicks/{number}", (NOON + number) * SECOND, partitions)
-    return DashboardFeed(place or ProcessInfo(0, None), probe, progress, lambda: True)
+    return DashboardFeed(*(place or (0, 1)), probe, progress, lambda: True)
 
 
 def test_a_picture_says_where_each_partition_stands_and_which_holds_the_watermark(probe):
@@ -352,7 +351,7 @@ def test_a_picture_of_very_many_partitions_shows_those_that_matter(probe):
 
 def test_a_picture_says_whose_part_it_shows(probe):
     probe.here = {1, 4}
-    picture = pictures(probe, place=ProcessInfo(1, None, 3)).picture()
+    picture = pictures(probe, place=(1, 3)).picture()
     assert (picture.process, picture.processes, picture.shards, picture.all_shards) == (1, 3, [1, 4], 8)
 
 
