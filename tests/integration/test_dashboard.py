@@ -89,7 +89,7 @@ def test_the_page_comes_alive_and_shows_a_user_whose_session_grows_and_closes(ka
 
     browser.ask("document.querySelector('#user').value = '7'")
     browser.ask("document.querySelector('#choose button').click()")
-    browser.until(lambda: "Nothing of them is open" in browser.text("#lane-note"))
+    browser.until(lambda: "The user has no open session" in browser.text("#lane-note"))
     shop.click(7)
     shop.click(7, "purchase")
     browser.until(lambda: "open, closes when" in browser.text("#spans"))
