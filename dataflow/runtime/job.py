@@ -52,7 +52,7 @@ def make_flow(process_info: ProcessInfo | None = None) -> Dataflow:
     logs.start(*log_options())
     os.environ["RUST_BACKTRACE"] = "0"  # a backtrace of the engine's own frames helps nobody
     install_error_handler()
-    faulthandler.register(signal.SIGUSR1, sys.__stderr__)  # prints where every thread is
+    faulthandler.register(signal.SIGUSR1, sys.__stderr__ or 2)  # prints where every thread is
     try:
         return _between_topics(load(), process_info or ProcessInfo.as_told())
     except UserError as error:
@@ -98,7 +98,9 @@ def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     if settings.page_port:
         probe = DashboardProbe(rules.shards, *settings.inputs)
         page = Page(
-            settings.page_address, settings.page_port, DashboardFeed(process_info, probe, progress, connection.is_up)
+            settings.page_address,
+            settings.page_port,
+            DashboardFeed(process_info.process_id, process_info.processes, probe, progress, connection.is_up),
         )
         log.info("the page is on %s", page.url, extra=logs.event("page"))
     context = SourceContext(
@@ -111,7 +113,7 @@ def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         starts=starts,
         stop_at_end=settings.stop_at_end,
     )
-    codec = StateCodec(SinkState, fingerprint)
+    codec: StateCodec[SinkState] = StateCodec(SinkState, fingerprint)
 
     def sink(topic: str) -> KafkaSink:
         return KafkaSink(topic, written_to[topic], PARTITIONERS[settings.partitioner], delivery, codec)

@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         {}, description="any librdkafka property, with underscores for dots: `VISITS_KAFKA_SECURITY_PROTOCOL=SASL_SSL`"
     )
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The settings of registered rules and outputs, see below."""
+
     @property
     def inputs(self) -> tuple[str, str]:
         """Names of the topics that are read."""

@@ -181,7 +181,7 @@ def test_what_the_job_called_late_because_a_partition_had_run_dry_is_told_as_the
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (["--user", "x"], 2, "not a number: 'x'; a user is told by its user_id"),
+        (["--user", "x"], 2, "not a whole number: 'x'; a user is named by its user_id"),
         (["--user", "5"], 1, "there is no row of user 5"),
         (["--session", "abc"], 2, "not a session id, 32 hexadecimal digits: 'abc'"),
         (["--session", "0" * 32], 1, f"there is no session {'0' * 32}"),
