@@ -7,7 +7,7 @@ and nearly all are forgotten at once.
 from dataclasses import dataclass
 from typing import Protocol
 
-from dataflow.clickstream.records import InputRecord
+from dataflow.clickstream.records import Event, InputRecord, Purchase
 from dataflow.streaming.batches import PolledBatch, RejectedRecord
 from dataflow.streaming.partition_reader import Decode, PartitionReader, Unreadable
 from dataflow.streaming.partition_reader import Message as Readable
@@ -23,7 +23,7 @@ _MILLISECOND = 1_000
 class Message(Readable, Protocol):
     """What is needed of `confluent_kafka.Message`."""
 
-    def headers(self) -> list[tuple[str, bytes | None]] | None: ...
+    def headers(self) -> list[tuple[str, bytes]] | None: ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,18 @@ class ObservedRow:
     @property
     def where(self) -> str:
         return f"{self.source}/{self.offset}"
+
+    @property
+    def event(self) -> Event:
+        """The row, known to be an event."""
+        assert isinstance(self.row, Event)
+        return self.row
+
+    @property
+    def purchase(self) -> Purchase:
+        """The row, known to be a purchase row."""
+        assert isinstance(self.row, Purchase)
+        return self.row
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ class ObservedPartition:
         if rejected.key is not None:
             return rejected.key == self._user
         try:
-            return self._decode(rejected.value, rejected.offset * PARTITION_LIMIT).user == self._user
+            return bool(self._decode(rejected.value, rejected.offset * PARTITION_LIMIT).user == self._user)
         except Unreadable:
             return False
 

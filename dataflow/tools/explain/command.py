@@ -120,14 +120,15 @@ class _Question:
         written = b'"session_id":"%b"' % identity
         for message in self._scanner.read(self._of([self.settings.topic_visits]), self._progress):
             if written in (message.value() or b""):
-                return message.key()
+                return message.key() or b""  # visits always have a key
         self._progress.begin(self.settings.topic_user_events)
         reader = self._partition((self.settings.topic_user_events, 0))  # of whatever partition: only the row is wanted
         for message in self._scanner.read(self._of([self.settings.topic_user_events]), self._progress):
             poll = reader.read(message)
             for row in poll.rows or poll.late:
-                if session_id(row.user, row.time) == identity:
-                    return row.user
+                user: bytes = row.user
+                if session_id(user, row.time) == identity:
+                    return user
         raise UserError(
             f"there is no session {identity.decode()}, neither in the topics nor in what they hold of events"
         )
@@ -201,6 +202,7 @@ def _answer(options: argparse.Namespace, question: _Question) -> _Answer:
         return _Answer(story, found, _around(story, session, question.rules), notes)
     user, dead = question.user_of_message(options.message)
     if user is None:
+        assert dead is not None  # a message that is nobody's cannot be read
         story, found = question.tell_of(dead)
         return _Answer(story, found, _everything(story), notes)
     story, found = question.build_report(user)

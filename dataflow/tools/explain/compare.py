@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import msgspec
-from confluent_kafka import Message
 
 from dataflow.clickstream.outputs import LATE
+from dataflow.kafka.messages import Message
 from dataflow.runtime.settings import Settings
 from dataflow.tools.explain.report import OPEN, OutputRow, OutputRows, Report, SessionReport, outputs_of
 

@@ -124,7 +124,7 @@ class Renderer:
             self._say(f"   {no} purchase event of this user lies within {duration(self._rules.window)} of it")
 
     def _not_taken(self, why: str, seen: ObservedRow) -> None:
-        what = seen.row.event_type if type(seen.row) is Event else f"purchase row of {seen.row.amount.decode()}"
+        what = seen.event.event_type if type(seen.row) is Event else f"purchase row of {seen.purchase.amount.decode()}"
         self._say()
         self._say(f"{why}  {utc_text(seen.row.time)}  {what}  {self._where(seen)}", "bold red")
 
@@ -149,7 +149,7 @@ class Renderer:
             )
 
     def _candidate(self, step: Step, candidate: Candidate) -> str:
-        row = candidate.seen.row
+        row = candidate.seen.purchase
         apart = row.time - step.event.time
         side = "at the same time" if not apart else f"{duration(abs(apart))} {'later' if apart > 0 else 'earlier'}"
         if candidate.beaten_by is not None:
@@ -157,7 +157,7 @@ class Renderer:
         elif len(step.candidates) == 1:
             verdict = "taken: the only one"
         else:
-            verdict = f"taken: {_WON[step.candidates[1].beaten_by]}"
+            verdict = f"taken: {_WON[step.candidates[1].beaten_by or 'no less']}"
         return f"{row.amount.decode()}  {self._where(candidate.seen)}  {side}, page {row.page}  {verdict}"
 
     def _began(self, told: SessionReport) -> str:
@@ -297,7 +297,7 @@ def _session(told: SessionReport, rules: Rules, in_topics: str) -> dict[str, Any
                 "candidates": [
                     {
                         **_row(each.seen),
-                        "amount": each.seen.row.amount.decode(),
+                        "amount": each.seen.purchase.amount.decode(),
                         "same_page": each.match.same_page,
                         "taken": each.beaten_by is None,
                         "beaten_by": each.beaten_by,
@@ -318,7 +318,7 @@ def _row(seen: ObservedRow) -> dict[str, Any]:
         "time": unix_seconds(row.time),
         "stored": unix_seconds(seen.stored),
         "page_id": row.page,
-        **({"event_type": row.event_type} if type(row) is Event else {"amount": row.amount.decode()}),
+        **({"event_type": row.event_type} if type(row) is Event else {"amount": seen.purchase.amount.decode()}),
         "redriven_from": seen.redriven,
     }
 

@@ -53,7 +53,7 @@ class Step:
 
     @property
     def event(self) -> Event:
-        return self.seen.row
+        return self.seen.event
 
 
 CLOSED_BY_LOG = "closed by the log"  # the lowest mark has passed it
@@ -126,11 +126,13 @@ def part_of(
     dead: Callable[[ObservedDeadLetter], bool],
 ) -> ReportPart:
     """Picks the sessions, other rows and dead letters of which that is true."""
-    lists = report.late, report.overtaken, report.unmatched, report.undecided
     return ReportPart(
-        list(filter(session, report.sessions)),
-        *(list(filter(row, each)) for each in lists),
-        list(filter(dead, report.dead)),
+        sessions=list(filter(session, report.sessions)),
+        late=list(filter(row, report.late)),
+        overtaken=list(filter(row, report.overtaken)),
+        unmatched=list(filter(row, report.unmatched)),
+        undecided=list(filter(row, report.undecided)),
+        dead=list(filter(dead, report.dead)),
     )
 
 
@@ -158,7 +160,7 @@ def build_report(
     waiting = _watermark_report(partitions, rules, asked, settings.stop_at_end)
 
     join = IntervalJoin(rules.window, AMOUNTS)  # it changes rows, so it gets copies
-    clicks = [seen.row for seen in events.values()]
+    clicks = [seen.event for seen in events.values()]
     matches = join.add(clicks) + join.add([copy(seen.row) for seen in purchases.values()])
     candidates = {event.position: _ranked(event, join, purchases) for event in clicks if event.event_type == PURCHASE}
     unmatched = [purchases[row.position] for row in join.expire(waiting.by_clock)]
@@ -224,7 +226,7 @@ def _closed(
     """Closes all sessions, and tells each, in order of time."""
     closed = [(session, state) for state, watermark in _watermarks(waiting) for session in sessions.close(watermark)]
     closed.sort(key=lambda pair: pair[0].start)
-    before = None
+    before: int | None = None
     for session, state in closed:
         finished = finalize(session, rules.thresholds)
         steps = []

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from confluent_kafka import Message
-
+from dataflow.kafka.messages import Message
 from dataflow.streaming.time import SECOND
 from dataflow.tools.command_line import MessageAddress
 

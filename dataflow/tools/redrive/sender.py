@@ -8,12 +8,14 @@ anywhere, and a kill at any moment does no harm; a lease keeps two from doing it
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.kafka.client import Connection
 from dataflow.kafka.lease import Lease
+from dataflow.kafka.messages import Message
 from dataflow.kafka.offsets import PartitionId, source_name
 from dataflow.observability.formatting import duration, utc_text
 from dataflow.runtime.settings import Settings
@@ -100,6 +102,7 @@ class InputTopics:
 
     def judge(self, letter: DeadLetter, value: bytes | None, even_if_late: bool) -> tuple[str, str] | None:
         """How the job would take it as the next row of the partition it came from; None: well."""
+        assert letter.origin is not None  # `send` has looked
         now = time.time_ns() // 1_000
         partition = self._partitions[letter.origin[:2]]
         partition.set_clock(now)
@@ -179,14 +182,15 @@ class Sender:
             pass
 
     def _produce(self, producer: Producer, letter: DeadLetter, value: bytes | None) -> None:
-        def on_delivery(error: KafkaError | None, message: Message) -> None:
+        def on_delivery(error: KafkaError | None, message: Any) -> None:
             if error is None:
                 self._tally.add(SENT, letter)
             else:
                 self._tally.add(FAILED, letter, error.str())
 
+        assert self._lease is not None and letter.origin is not None  # or nothing is sent
         self._lease.wait_until_held()
-        headers = [(REDRIVEN, str(letter.at).encode())]
+        headers: Any = [(REDRIVEN, str(letter.at).encode())]
         topic, partition, _ = letter.origin
         while True:
             try:
