@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from support.logs import EVENTS, PURCHASES, log, run
 from support.paths import ROOT
 
 from dataflow.runtime.settings import PREFIX, Settings
@@ -29,6 +30,17 @@ def test_architecture_lists_every_module_once_and_no_other() -> None:
     listed = re.findall(r"^\| `([\w/]+\.py)` \|", text, re.MULTILINE)
     modules = [path.relative_to(ROOT / "dataflow").as_posix() for path in (ROOT / "dataflow").rglob("*.py")]
     assert sorted(listed) == sorted(name for name in modules if not name.endswith("__init__.py"))
+
+
+def test_readme_shows_the_rows_that_the_job_writes() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = {
+        topic: row.encode()
+        for topic, row in re.findall(r"^(user-events|purchases|visits|suspicious-visits) +({.*})$", text, re.MULTILINE)
+    }
+    answer = run({EVENTS: log(rows["user-events"]), PURCHASES: log(rows["purchases"])}).answer()
+    assert list(answer.visits) == [(b"7", rows["visits"], ())]
+    assert list(answer.suspicious_visits) == [(b"7", rows["suspicious-visits"], ())]
 
 
 def _anchors(text: str) -> set[str]:
