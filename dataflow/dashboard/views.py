@@ -204,7 +204,7 @@ class DashboardFeed:
     def _state(self, kafka_is_up: bool) -> tuple[str, str]:
         if lifecycle.stop_requested.is_set():
             return "stopping", "told to stop"
-        behind = self._progress.behind_its_end(health.BEHIND)
+        behind = self._progress.behind_its_end(health.BEHIND_AFTER_S)
         if kafka_is_up:
             return ("catching up", behind) if behind else ("live", "every partition is read to its end")
         return (

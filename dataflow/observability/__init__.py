@@ -1,1 +1,1 @@
-"""What the job reports about itself: metrics, progress, liveness, health probes, logs."""
+"""What the job reports about itself: metrics, progress, liveness, health probes and logs."""

@@ -1,4 +1,4 @@
-"""Times and distances as people read them."""
+"""Formats times, durations, counts and message values for people."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -8,7 +8,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def utc_text(time: Time) -> str:
-    """A time of day of a date, UTC, with as many digits as it needs."""
+    """Date and time of day in UTC, for example "2024-03-13 12:00:03.5"; "never" for MIN_TIME, "the end" for MAX_TIME."""
     if time == MIN_TIME:
         return "never"
     if time == MAX_TIME:
@@ -21,34 +21,34 @@ def utc_text(time: Time) -> str:
 
 
 def time_of_day(time: Time) -> str:
-    """The same without the date."""
+    """Time of day in UTC, for example "12:00:03.5"."""
     return utc_text(time).rpartition(" ")[2]
 
 
 def duration(microseconds: int) -> str:
-    """A distance: "3.5 s"."""
+    """A duration in seconds, for example "3.5 s"."""
     sign = "-" if microseconds < 0 else ""
     whole, rest = divmod(abs(microseconds), SECOND)
     return f"{sign}{whole}{_fraction(rest)} s"
 
 
 def unix_seconds(microseconds: Time) -> float | None:
-    """Unix seconds, for machines; None where there is no such time."""
+    """Converts microseconds to Unix seconds, for machines; None for MIN_TIME and MAX_TIME."""
     return microseconds / SECOND if MIN_TIME < microseconds < MAX_TIME else None
 
 
 def pluralize(number: int, thing: str) -> str:
-    """A number of things: "1 row", "2,000 rows"."""
+    """A count with its noun: "1 row", "2,000 rows"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def shortened(value: bytes | None) -> str:
-    """A message's value in one line."""
+    """A message's value as one printable line of at most 200 characters."""
     if value is None:
         return "(no value)"
-    text = value[:1_000].decode(errors="backslashreplace")  # all of those 200 that are shown
+    text = value[:1_000].decode(errors="backslashreplace")  # enough bytes for the 200 characters shown
     if not text.isprintable():
-        text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+        text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return text if len(text) <= 200 else f"{text[:200]}… ({len(value):,} bytes)"
 
 

@@ -1,7 +1,7 @@
-"""Answers probes: ``/live`` whether to start the process again, ``/ready`` whether its output is up to the moment.
+"""HTTP health probes: ``/live`` says whether to restart the process, ``/ready`` whether its output is up to date.
 
-The engine's own server cannot be extended, so this is one more, on a port of its own, with one line an answer. Neither
-says 200 without a reason, nor anything else without saying why.
+The engine's own server cannot be extended, so this is a second server, on its own port. Every response is one line that
+states its reason.
 """
 
 from collections.abc import Callable
@@ -10,50 +10,59 @@ from http import HTTPStatus
 from dataflow.observability import http, lifecycle, liveness
 from dataflow.observability.progress import Progress
 
-STUCK = 30  # seconds in one call
-STALLED = 600  # seconds without a poll; others of the cluster may wait so long for a partition without a leader
-BEHIND = 10  # seconds; partitions at their end say so about twice a second
+STUCK_AFTER_S = 30  # in one callback
+STALLED_AFTER_S = 600  # without a poll; the other processes may wait this long for a partition without a leader
+BEHIND_AFTER_S = 10  # partitions at their end report it about twice a second
 
-Verdict = tuple[bool, str]
+Verdict = tuple[bool, str]  # whether the probe succeeds, and why
 
 
 def live(kafka_is_up: Callable[[], bool]) -> Verdict:
-    """Whether the workers make progress. Waiting for Kafka is no reason to be started again."""
-    stuck, quiet = liveness.longest_call(), liveness.since_poll()
-    if stuck > STUCK:
-        return False, f"a worker has been busy with one batch, or one snapshot, for {stuck:.0f} s"
-    if quiet is None:
-        return True, "starting, or ending"
+    """Whether the workers make progress. Waiting for Kafka counts as alive, because a restart would not help."""
+    longest_call, since_poll = liveness.longest_call(), liveness.since_poll()
+    if longest_call > STUCK_AFTER_S:
+        return False, f"a worker has been busy with one batch, or one snapshot, for {longest_call:.0f} s"
+    if since_poll is None:
+        return True, "starting or stopping"
     if not kafka_is_up():
         return True, "waiting for Kafka"
-    return quiet <= STALLED, f"sources were last polled {quiet:.1f} s ago"
+    return since_poll <= STALLED_AFTER_S, f"sources were last polled {since_poll:.1f} s ago"
 
 
 def ready(kafka_is_up: Callable[[], bool], progress: Progress) -> Verdict:
-    """Whether every partition of this process has just been read to its end."""
+    """Whether every partition of this process was read to its end in the last BEHIND_AFTER_S seconds."""
     if lifecycle.stop_requested.is_set():
         return False, "stopping"
-    alive, why = live(kafka_is_up)
-    if not alive:
+    is_live, why = live(kafka_is_up)
+    if not is_live:
         return False, why
-    behind = progress.behind_its_end(BEHIND)
-    return behind is None, behind or f"every partition was read to its end in the last {BEHIND} s"
+    behind = progress.behind_its_end(BEHIND_AFTER_S)
+    return behind is None, behind or f"every partition was read to its end in the last {BEHIND_AFTER_S} s"
 
 
 def serve(port: int, kafka_is_up: Callable[[], bool], progress: Progress) -> None:
-    """Answers from now on, in a thread. Raises UserError if the port cannot be had."""
+    """Starts the server in a thread.
+
+    Args:
+        port: TCP port, on all addresses.
+        kafka_is_up: whether a broker can be reached.
+        progress: how far the partitions of this process have been read.
+
+    Raises:
+        UserError: the port is not available.
+    """
     probes = {"/live": lambda: live(kafka_is_up), "/ready": lambda: ready(kafka_is_up, progress)}
 
     class Probe(http.QuietHandler):
         def do_GET(self) -> None:
-            ask = probes.get(self.path)
-            if ask is None:
-                self.answer(HTTPStatus.NOT_FOUND, f"ask {' or '.join(probes)}")
+            probe = probes.get(self.path)
+            if probe is None:
+                self.respond(HTTPStatus.NOT_FOUND, f"ask {' or '.join(probes)}")
                 return
-            well, why = ask()
-            self.answer(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, why)
+            succeeds, why = probe()
+            self.respond(HTTPStatus.OK if succeeds else HTTPStatus.SERVICE_UNAVAILABLE, why)
 
-        def answer(self, status: HTTPStatus, line: str) -> None:
+        def respond(self, status: HTTPStatus, line: str) -> None:
             body = line.encode() + b"\n"
             self.send_response(status)
             self.send_header("Content-Type", "text/plain; charset=utf-8")

@@ -1,4 +1,4 @@
-"""A small HTTP server beside the job's work, in threads of its own."""
+"""A small HTTP server that runs beside the job, in its own threads."""
 
 import socket
 import sys
@@ -11,7 +11,7 @@ from dataflow.streaming.errors import UserError
 
 
 class QuietHandler(BaseHTTPRequestHandler):
-    """A handler that neither logs its requests, a line every few seconds for ever, nor tells what it is made with."""
+    """A handler that does not log requests (probes come every few seconds) and does not report its Python version."""
 
     server_version, sys_version = "visits", ""
 
@@ -20,29 +20,29 @@ class QuietHandler(BaseHTTPRequestHandler):
 
 
 def serve(setting: str, address: str, port: int, handler: Callable[..., QuietHandler]) -> ThreadingHTTPServer:
-    """Serves from now on, in a thread.
+    """Starts a server in a thread.
 
     Args:
-        setting: the setting that says the port, for messages.
-        address: to listen at; empty: all addresses.
-        port: to listen at; 0: any free one.
-        handler: answers requests.
+        setting: name of the setting that gives the port, for error messages.
+        address: address to listen on; empty: all addresses.
+        port: port to listen on; 0: any free port.
+        handler: handles the requests.
 
     Raises:
-        UserError: the port cannot be had.
+        UserError: the port is not available.
     """
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            if not isinstance(sys.exc_info()[1], OSError):  # which is a client that has gone
+            if not isinstance(sys.exc_info()[1], OSError):  # an OSError means that the client has disconnected
                 super().handle_error(request, client_address)
 
     try:
         server = Server((address, port), handler)
     except OSError as error:
         where = f"port {port} on {address}" if address else f"port {port}"
-        raise UserError(f"{setting}: {where} cannot be had: {error.strerror}") from None
+        raise UserError(f"{setting}: {where} is not available: {error.strerror}") from None
     threading.Thread(target=server.serve_forever, name=setting, daemon=True).start()
     return server

@@ -1,8 +1,8 @@
-"""Whether the workers of this process make progress, for the liveness probe.
+"""Liveness of this process' workers: the longest running callback, and the time since the last poll.
 
-What counts is how long a worker has been inside one call of ours. A loop in there that waits for Kafka says so, since to
-be started again does not help it. Between calls a worker is the engine's, which lets none poll while another one, maybe
-in another process, waits in a snapshot: that no source has been polled means something only after a long time.
+A callback that waits for Kafka sends heartbeats, because a restart would not help it. Between callbacks the engine is in
+control. It lets no worker poll while another worker, maybe in another process, waits in a snapshot. So a missing poll
+means a fault only after a long time.
 """
 
 import functools
@@ -15,12 +15,12 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_inside: dict[int, float] = {}  # threads in a call, and when they came in or last said that they wait; monotonic
-_polled: float | None = None  # when any worker has last polled; None: none yet, or none any more
+_inside: dict[int, float] = {}  # by thread that is in a callback: when it entered or sent its last heartbeat, monotonic
+_polled: float | None = None  # when any worker last polled, monotonic; None: not yet, or no source is left
 
 
 def monitored(function: Callable[P, R]) -> Callable[P, R]:
-    """For what the engine calls and what should return soon."""
+    """Decorates a callback of the engine that should return soon."""
 
     @functools.wraps(function)
     def watched(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -35,7 +35,7 @@ def monitored(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def heartbeat() -> None:
-    """To be called in loops that wait for something outside of the process."""
+    """Reports that this callback is waiting. Call it in loops that wait for something outside this process."""
     thread = threading.get_ident()
     if thread in _inside:
         _inside[thread] = time.monotonic()
@@ -43,7 +43,7 @@ def heartbeat() -> None:
 
 @contextmanager
 def acquire_with_heartbeat(lock: threading.Lock) -> Iterator[None]:
-    """Holds a lock whose holder may be waiting."""
+    """Acquires a lock whose holder may be waiting, and sends heartbeats meanwhile."""
     while not lock.acquire(timeout=1):
         heartbeat()
     try:
@@ -53,24 +53,24 @@ def acquire_with_heartbeat(lock: threading.Lock) -> Iterator[None]:
 
 
 def record_poll() -> None:
-    """A worker has come round to its sources."""
+    """Records that a worker has polled a source."""
     global _polled
     _polled = time.monotonic()
 
 
 def clear_poll() -> None:
-    """A worker has no more sources; if others have, they poll again."""
+    """Resets the last poll time: a worker has no source left. Workers that have sources set it again."""
     global _polled
     _polled = None
 
 
 def longest_call() -> float:
-    """Seconds since the worker that has been in its call the longest was last heard of."""
+    """Seconds since the start, or the last heartbeat, of the longest running callback."""
     since = list(_inside.values())
     return time.monotonic() - min(since) if since else 0.0
 
 
 def since_poll() -> float | None:
-    """Seconds since any worker has polled."""
+    """Seconds since any worker last polled; None: no poll yet, or no source is left."""
     polled = _polled
     return time.monotonic() - polled if polled is not None else None

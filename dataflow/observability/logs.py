@@ -1,6 +1,6 @@
-"""The job's log on standard error: one line an event of its life, as text or as a JSON object.
+"""The job's log on standard error: one line per event, as text or as a JSON object.
 
-Errors go the same way, so that a reader of the log needs to know only one form.
+Errors use the same format, so that a log reader has to know only one.
 """
 
 import json
@@ -16,11 +16,11 @@ _TEXT = "visits: %(message)s"
 
 
 def start(form: str, level: str) -> None:
-    """Starts logging to standard error; unknown values are taken for the defaults.
+    """Starts logging to standard error. Unknown values mean "auto" and "info".
 
     Args:
-        form: "text", "json" (an object a line), or "auto": text on a terminal, otherwise JSON.
-        level: the least severe level that is logged: "info", "warning" or "error".
+        form: "text", "json" (one object per line), or "auto": text on a terminal, otherwise JSON.
+        level: the lowest level that is logged: "info", "warning" or "error".
     """
     as_text = form == "text" or form != "json" and sys.stderr.isatty()
     handler = logging.StreamHandler()
@@ -42,11 +42,11 @@ class _Json(logging.Formatter):
 
 
 def event(name: str) -> dict[str, str]:
-    """Names what a line tells of, for machines: ``log.info("stopped", extra=event("stopped"))``."""
+    """The `extra` that names a line's event in JSON logs: ``log.info("stopped", extra=event("stopped"))``."""
     return {"event": name}
 
 
 def fail(error: Exception | str) -> NoReturn:
-    """Ends a program that has not begun yet with one line."""
+    """Logs an error in one line and exits with code 1. For programs that have not started their work."""
     log.error("%s", error, extra=event("failed"))
     sys.exit(1)

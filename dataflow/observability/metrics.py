@@ -1,10 +1,10 @@
-"""The job's metrics for Prometheus, beside the engine's own and on the engine's port.
+"""The job's Prometheus metrics, served with the engine's own metrics on the engine's port.
 
-Counters grow by whole batches. Values that matter only at the moment of a scrape are looked up then, by
-`_ProgressCollector`. Metrics belong to the process and are shared by its workers; no label has a user in it.
+Counters are incremented once per batch. `_ProgressCollector` computes the gauges of progress at each scrape. All workers
+of a process share its metrics. No label contains a user id.
 """
 
-from collections import Counter as Tally
+from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from time import time
@@ -17,42 +17,46 @@ from dataflow.observability.progress import Progress
 from dataflow.streaming.batches import OutgoingRecords, PolledBatch
 from dataflow.streaming.hooks import Hooks
 
-IN_ITS_LOG, OVERTAKEN = "log", "overtaken"  # kinds of late rows
+# values of the label `kind` of late rows: below the max timestamp of their own partition, or late because their
+# partition was idle and the watermark passed them
+LATE_IN_PARTITION, OVERTAKEN = "log", "overtaken"
 
 rows_read = Counter("visits_rows_read", "Messages read from an input topic.", ["topic"])
 rows_written = Counter("visits_rows_written", "Rows handed over to Kafka for an output topic.", ["topic"])
 rows_left_out = Counter(
-    "visits_rows_left_out", "Rows not written to an output topic, because they stood there from before.", ["topic"]
+    "visits_rows_left_out", "Rows not written, because the output topic had them from before a resume.", ["topic"]
 )
 rows_late = Counter(
     "visits_rows_late",
-    "Rows that came too late: below the mark of their own log, or overtaken, their partition having run dry.",
+    "Late rows: too far below their partition's max timestamp (log), or passed by the watermark while their partition "
+    "was idle (overtaken).",
     ["topic", "kind"],
 )
-dead_letters = Counter("visits_dead_letters", "Messages that cannot be read, by what is wrong.", ["topic", "reason"])
-unmatched = Counter("visits_unmatched_purchases", "Purchase rows that met no event in their time (late ones aside).")
+dead_letters = Counter("visits_dead_letters", "Messages that cannot be read, by category.", ["topic", "reason"])
+unmatched = Counter("visits_unmatched_purchases", "Purchase rows without a purchase event, not counting late rows.")
 sessions_opened = Counter(
-    "visits_sessions_opened", "Sessions that have begun; those that a later row joined to another one are in it twice."
+    "visits_sessions_opened", "Sessions opened. Two sessions that a later row merges into one count as two."
 )
-sessions_closed = Counter("visits_sessions_closed", "Sessions that have been closed.")
+sessions_closed = Counter("visits_sessions_closed", "Sessions closed.")
 sessions_open = Gauge("visits_sessions_open", "Sessions that are open.")
-state_bytes = Gauge("visits_state_bytes", "Bytes of a step's state in the last snapshots of all its parts.", ["step"])
-last_snapshot = Gauge("visits_last_snapshot_timestamp_seconds", "When the sources' state was last taken.")
-resume_seconds = Gauge("visits_resume_seconds", "From the start of the process to its first poll.")
-lease_held = Gauge("visits_lease_held", "1 while this process may write for the job; only its first process has it.")
+state_bytes = Gauge(
+    "visits_state_bytes", "Bytes of a step's state in its last snapshot, all shards or partitions together.", ["step"]
+)
+last_snapshot = Gauge("visits_last_snapshot_timestamp_seconds", "Time of the last snapshot of a source, Unix seconds.")
+resume_seconds = Gauge("visits_resume_seconds", "Seconds from the start of the process to its first poll.")
+lease_held = Gauge("visits_lease_held", "1 while this process holds the job's lease; only process 0 takes it.")
 kafka_up = Gauge("visits_kafka_up", "0 while no broker can be reached.")
-unacknowledged = Gauge("visits_rows_unacknowledged", "Rows handed over that Kafka has not acknowledged yet.")
+unacknowledged = Gauge("visits_rows_unacknowledged", "Rows handed to the client that Kafka has not acknowledged yet.")
 
-
-_LOADED = time()  # a second or two after the start of the process, which only Linux tells
+_LOADED = time()  # one or two seconds after the start of the process; only Linux reports the exact start
 
 
 class InputCounters:
-    """Counts the messages of one input topic."""
+    """The counters of one input topic."""
 
     def __init__(self, topic: str) -> None:
         self._read = rows_read.labels(topic)
-        self._late = rows_late.labels(topic, IN_ITS_LOG)
+        self._late = rows_late.labels(topic, LATE_IN_PARTITION)
         rows_late.labels(topic, OVERTAKEN)  # so that the series exists before the first such row
         self._topic = topic
 
@@ -61,12 +65,12 @@ class InputCounters:
         if batch.late:
             self._late.inc(len(batch.late))
         if batch.unreadable:
-            for kind, times in Tally(each.kind for each in batch.unreadable).items():
-                dead_letters.labels(self._topic, kind).inc(times)
+            for kind, number in Multiset(record.kind for record in batch.unreadable).items():
+                dead_letters.labels(self._topic, kind).inc(number)
 
 
 def hooks() -> Hooks:
-    """What the operators call, for the metrics."""
+    """Hooks of the operators that update the metrics."""
     return Hooks(on_late=_on_late, on_unmatched=unmatched.inc, on_sessions=_on_sessions, on_snapshot=_on_snapshot)
 
 
@@ -85,7 +89,7 @@ def _on_snapshot(step: str, before: int, now: int) -> None:
 
 
 class OutputCounters:
-    """Counts the records of one output topic."""
+    """The counters of one output topic."""
 
     def __init__(self, topic: str) -> None:
         self._written = rows_written.labels(topic)
@@ -103,14 +107,14 @@ def _rows(outputs: Iterable[OutgoingRecords]) -> int:
 
 
 class StateSize:
-    """The bytes of one part's state in its last snapshot; the parts of a step add up."""
+    """Size in bytes of one shard's or partition's state in its last snapshot. The gauge is the sum over a step."""
 
     def __init__(self, step: str) -> None:
         self._step = step
         self._last = 0
 
     def of(self, state: bytes) -> bytes:
-        """Records a snapshot, and returns it."""
+        """Records the size of a snapshot, and returns the snapshot."""
         _on_snapshot(self._step, self._last, len(state))
         self._last = len(state)
         return state
@@ -118,13 +122,13 @@ class StateSize:
 
 @cache
 def record_first_poll() -> None:
-    """Called at every poll; the first one ends the start of the process."""
+    """Records the time that the start took, at the first call. Called at every poll."""
     began = REGISTRY.get_sample_value("process_start_time_seconds")
     resume_seconds.set(time() - (began or _LOADED))
 
 
 class _ProgressCollector(Collector):
-    """Reports the progress of partitions and of event time at the moment of a scrape."""
+    """Computes the progress of partitions and of event time at each scrape."""
 
     def __init__(self) -> None:
         self.progress: Progress | None = None
@@ -137,25 +141,27 @@ class _ProgressCollector(Collector):
             return
         now, progress = time(), self.progress
         yield _by_partition(
-            "visits_lag_rows", "Offsets from where a partition is read to its end.", progress.rows_to_read().items()
+            "visits_lag_rows", "Offsets left to read to a partition's end.", progress.rows_to_read().items()
         )
         yield _by_partition(
             "visits_time_lag_seconds",
-            "How far the event time that a partition has reached is behind the wall clock.",
+            "Seconds that a partition's watermark is behind the wall clock.",
             ((source, now - reached) for source, reached in progress.times().items()),
         )
         yield _by_partition(
             "visits_holds_watermark",
-            "1 for the partitions on which the watermark waits.",
+            "1 for each partition that holds the watermark back.",
             ((source, 1) for source in progress.blocking_sources()),
         )
         watermark = progress.watermark()
         if watermark is not None:
             yield GaugeMetricFamily(
-                "visits_watermark_timestamp_seconds", "Sessions that end before it are closed.", watermark
+                "visits_watermark_timestamp_seconds",
+                "Lowest watermark of this process' shards, Unix seconds.",
+                watermark,
             )
             yield GaugeMetricFamily(
-                "visits_watermark_lag_seconds", "How far the watermark is behind the wall clock.", now - watermark
+                "visits_watermark_lag_seconds", "Seconds that the watermark is behind the wall clock.", now - watermark
             )
 
 
@@ -172,10 +178,10 @@ REGISTRY.register(_progress_collector)
 
 
 def watch(progress: Progress) -> None:
-    """From now on a scrape reports this progress."""
+    """Makes scrapes report this progress."""
     _progress_collector.progress = progress
 
 
-def set_function(gauge: Gauge, ask: Callable[[], float]) -> None:
-    """A scrape calls `ask` for the value."""
-    gauge.set_function(ask)
+def set_function(gauge: Gauge, read: Callable[[], float]) -> None:
+    """Makes each scrape call `read` for the gauge's value."""
+    gauge.set_function(read)

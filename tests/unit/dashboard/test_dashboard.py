@@ -541,7 +541,7 @@ def test_its_end_ends_the_streams(probe):
 
 def test_a_port_that_is_taken_and_an_address_that_is_not_here_are_told_in_one_line(page, probe):
     port = port_of(page)
-    with pytest.raises(UserError, match=f"^VISITS_PAGE_PORT: port {port} on 127.0.0.1 cannot be had: .*in use"):
+    with pytest.raises(UserError, match=f"^VISITS_PAGE_PORT: port {port} on 127.0.0.1 is not available: .*in use"):
         Page("127.0.0.1", port, pictures(probe))
-    with pytest.raises(UserError, match=f"^VISITS_PAGE_PORT: port {port} on 203.0.113.1 cannot be had: "):
+    with pytest.raises(UserError, match=f"^VISITS_PAGE_PORT: port {port} on 203.0.113.1 is not available: "):
         Page("203.0.113.1", port, pictures(probe))

@@ -64,7 +64,7 @@ def up() -> bool:
 
 
 def test_a_process_that_has_not_polled_yet_is_alive():
-    assert health.live(up) == (True, "starting, or ending")
+    assert health.live(up) == (True, "starting or stopping")
 
 
 def test_a_worker_that_does_not_come_out_of_a_call_is_not_alive_however_often_others_poll(monkeypatch):
@@ -170,7 +170,7 @@ def test_the_watermark_waits_for_partitions_that_have_not_been_heard_of_else_for
 def test_a_port_that_is_taken_is_told_in_one_line(progress):
     port = free_port()
     health.serve(port, up, progress)
-    with pytest.raises(UserError, match=f"VISITS_HEALTH_PORT: port {port} cannot be had: "):
+    with pytest.raises(UserError, match=f"VISITS_HEALTH_PORT: port {port} is not available: "):
         health.serve(port, up, progress)
     assert ask(port, "nothing") == (404, "ask /live or /ready")
     assert ask(port, "ready") == (503, "no partition has been read yet")
