@@ -80,6 +80,11 @@ def connect(connection: Connection) -> AdminClient:
         raise UserError(f"wrong Kafka setting: {error.args[0].str()}") from None
 
 
+def wall_clock() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1_000
+
+
 def while_waiting() -> None:
     """Called in every loop that waits for brokers: the worker is alive. Never returns if the process is to stop."""
     liveness.heartbeat()

@@ -2,13 +2,13 @@
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflow.kafka.client import Connection
+from dataflow.kafka.client import Connection, wall_clock
 from dataflow.kafka.offsets import PartitionId, known_end_offsets, source_name
 from dataflow.kafka.replication_probe import ReplicationProbe
 
@@ -43,17 +43,25 @@ class EndOffsetPoller:
         partitions: the number of partitions of each input topic.
         group: consumer group to which offsets are committed, for lag monitors only.
         grace: microseconds in which writers come back after an outage.
+        clock: wall time in microseconds.
     """
 
     def __init__(
-        self, admin: AdminClient, connection: Connection, partitions: dict[str, int], group: str, grace: int
+        self,
+        admin: AdminClient,
+        connection: Connection,
+        partitions: dict[str, int],
+        group: str,
+        grace: int,
+        clock: Callable[[], int] = wall_clock,
     ) -> None:
         self._admin = admin
         self._replication_probe = ReplicationProbe(connection, group)
         self._committer = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
         self._connection = connection
         self._grace = grace
-        self._sure_from = time.time_ns() // 1_000 + grace
+        self._clock = clock
+        self._sure_from = clock() + grace
         self._partitions = dict(partitions)
         self._watched: dict[str, PartitionId] = {}
         self._ends: dict[str, ConfirmedEnd] = {}
@@ -69,7 +77,7 @@ class EndOffsetPoller:
         source = source_name(*partition_id)
         with self._lock:
             self._watched[source] = partition_id
-            self._writable_at[source] = time.time_ns() // 1_000  # taken for granted
+            self._writable_at[source] = self._clock()  # taken for granted
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="end-offset poller", daemon=True)
                 self._thread.start()
@@ -116,7 +124,7 @@ class EndOffsetPoller:
 
     def _poll(self, watched: Collection[PartitionId]) -> bool:
         """Asks for the ends; returns whether there was any answer."""
-        asked = time.time_ns() // 1_000
+        asked = self._clock()
         answers = known_end_offsets(self._admin, watched, _TIMEOUT_S)
         if not answers:
             return False

@@ -17,7 +17,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflow.kafka.client import Connection
+from dataflow.kafka.client import Connection, wall_clock
 from dataflow.kafka.end_offset_poller import ConfirmedEnd
 from dataflow.kafka.messages import Message, consume
 from dataflow.kafka.offsets import PartitionId, end_offsets, source_name
@@ -53,10 +53,6 @@ _ESSENTIAL = {
     "enable.partition.eof": True,  # reports the end also after aborted transactions
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-
-def _wall_clock() -> int:
-    return time.time_ns() // 1_000
 
 
 class SourceState(msgspec.Struct, array_like=True):
@@ -164,7 +160,7 @@ class SourceContext:
     fingerprint: JobFingerprint
     starts: Mapping[PartitionId, int]
     stop_at_end: bool
-    clock: Callable[[], int] = _wall_clock
+    clock: Callable[[], int] = wall_clock
 
 
 class KafkaSource(FixedPartitionedSource[PolledBatch, bytes]):
