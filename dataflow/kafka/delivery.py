@@ -39,7 +39,7 @@ _ADVICE = {
 
 
 class Delivery(Protocol):
-    """What the sink needs of the place that its rows go to. One for all output partitions of a process.
+    """Where the sink writes its rows; one for all output partitions of a process.
 
     Workers are threads. Each partition belongs to one of them, and only that one calls `resume`, `write` and
     `checkpoint` for it.

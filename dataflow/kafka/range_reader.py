@@ -106,9 +106,10 @@ def read_ranges(
                     # None: fetched before the pause; below `next`: in a gap, or repeated after a change of leaders
                     if cursor is None or offset < cursor.next:
                         continue
-                    if on_missing is not None and offset > cursor.next:
-                        on_missing(partition_id, cursor.next)
-                    done += cursor.skip_to(offset)
+                    if offset > cursor.next:
+                        if on_missing is not None:
+                            on_missing(partition_id, cursor.next)
+                        done += cursor.skip_to(offset)
                     if cursor.ranges and offset == cursor.next:
                         yield message
                         done += cursor.skip_to(offset + 1)
