@@ -1,1 +1,1 @@
-"""The live page: what the job is doing at this moment, for a person to look at."""
+"""The live page: what the job is doing at this moment, for people."""

@@ -1,9 +1,9 @@
-"""What there is to see in this process, and the last of what has passed.
+"""The dashboard's probe: reads the live state of this process' shards, and remembers the last rejected rows.
 
-Nothing here is done for a row. Open sessions and waiting purchase rows are not told of, they are looked up where the
-rules hold them, and only when somebody looks: from another thread, in steps that the interpreter's lock makes whole
-(`dict.get`, `list`), and never changing anything. What passes once, as late rows, dead letters and closed sessions do,
-is already a list when it is seen here, and the last few are kept.
+No work is done per row. Open sessions and waiting purchase rows are read from the operators' own state, and only while
+somebody views the page. These reads come from another thread. They use operations that are atomic under the interpreter
+lock (`dict.get`, `list`), and change nothing. Late rows, dead letters and closed sessions pass only once. They come as
+lists, of which the probe remembers the last few.
 """
 
 import threading
@@ -26,21 +26,21 @@ from dataflow.streaming.hooks import LiveState
 from dataflow.streaming.sharding import number_of, shard_of
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 
-SHOWN = 8  # of each kind
+SHOWN = 8  # entries of each list
 
 
 class ListedRow(msgspec.Struct):
-    """A row that has become no visit, or a session that is suspicious."""
+    """An entry of a list: a rejected row, or a suspicious session."""
 
     reason: str
-    text: str
-    where: str = ""  # topic/partition/offset
-    time: float | None = None  # of the row, in Unix seconds
+    text: str  # the row's value, or the session id
+    where: str = ""  # "topic/partition/offset"
+    time: float | None = None  # event time, Unix seconds
     user: str = ""
 
 
 class RowLists(msgspec.Struct):
-    """The last of each kind, the newest first."""
+    """The last entries of each kind, newest first."""
 
     suspicious: list[ListedRow]
     late: list[ListedRow]
@@ -49,7 +49,7 @@ class RowLists(msgspec.Struct):
 
 
 class _SuspiciousSession:
-    """A suspicious session. There may be many, so its texts are made only when somebody looks."""
+    """A suspicious session. There may be many, so its texts are made only for a viewer."""
 
     __slots__ = ("user", "identity", "start", "suspicion")
 
@@ -57,9 +57,9 @@ class _SuspiciousSession:
         self.user = session.user
         self.identity = session.identity
         self.start = session.events[0].time
-        self.suspicion = session.suspicion or 0  # never 0: only suspicious sessions come here
+        self.suspicion = session.suspicion or 0  # never 0: the session is suspicious
 
-    def noted(self) -> ListedRow:
+    def listed(self) -> ListedRow:
         return ListedRow(
             reason=label_of(self.suspicion),
             text=self.identity.decode(),
@@ -69,144 +69,149 @@ class _SuspiciousSession:
 
 
 class DashboardProbe:
-    """Knows what is at work in the shards of this process, and sees what comes out of them.
+    """Observes the shards of this process and their output.
 
     Args:
-        shards: how many there are in the job.
-        events_topic: name of the events' topic.
-        purchases_topic: name of the purchases' topic.
+        shards: number of shards of the job.
+        events_topic: name of the events topic.
+        purchases_topic: name of the purchases topic.
     """
 
     def __init__(self, shards: int, events_topic: str, purchases_topic: str) -> None:
         self.shards = shards
-        self.here: set[int] = set()  # the shards that are in this process
+        self.here: set[int] = set()  # the shards of this process
         self.live_state = LiveState()
-        self.changes = 0  # of the lists
+        self.changes = 0  # number of changes of the lists
         self._suspicious: deque[_SuspiciousSession] = deque(maxlen=SHOWN)
         self._late: deque[ListedRow] = deque(maxlen=SHOWN)
         self._dead_letters: deque[ListedRow] = deque(maxlen=SHOWN)
         self._unmatched: deque[ListedRow] = deque(maxlen=SHOWN)
         self._topics = {Event: events_topic, Purchase: purchases_topic}
-        self._trails: dict[bytes, UserHistory] = {}
-        self._lock = threading.Lock()  # guards who is followed
+        self._histories: dict[bytes, UserHistory] = {}  # of the users that are followed
+        self._lock = threading.Lock()  # guards _histories
 
     def attach(
         self,
-        polls: Stream[PolledBatch],
-        ticked: KeyedStream[OnTimeBatch],
+        polled: Stream[PolledBatch],
+        on_time: KeyedStream[OnTimeBatch],
         unmatched: Stream[Purchase],
-        finished: KeyedStream[list[ClosedSession]],
+        closed: KeyedStream[list[ClosedSession]],
     ) -> None:
-        """Adds steps to the dataflow that see what passes, many batches at a time, and let nothing out."""
-        op.flat_map_batch("look_at_polls", polls, self.see_polls)
-        op.flat_map_batch("look_at_shards", ticked, self.see_shards)
-        op.flat_map_batch("look_at_unmatched", unmatched, self.see_unmatched)
-        op.flat_map_batch("look_at_sessions", finished, self.see_finished)
+        """Adds steps to the dataflow that observe these streams, many batches per call, and emit nothing."""
+        op.flat_map_batch("observe_polled", polled, self.observe_polled)
+        op.flat_map_batch("observe_on_time", on_time, self.observe_on_time)
+        op.flat_map_batch("observe_unmatched", unmatched, self.observe_unmatched)
+        op.flat_map_batch("observe_closed", closed, self.observe_closed)
 
-    # --- what passes, told by the workers ---
+    # --- called by the workers ---
 
-    def see_polls(self, polls: list[PolledBatch]) -> tuple[()]:
-        for poll in polls:
-            if poll.late:
-                self._see_late(poll.late, below(poll.time.max_timestamp))
-            if poll.unreadable:
-                self._note(self._dead_letters, map(_unreadable, poll.unreadable[-SHOWN:]))
+    def observe_polled(self, batches: list[PolledBatch]) -> tuple[()]:
+        for batch in batches:
+            if batch.late:
+                self._add_late(batch.late, late_reason(batch.time.max_timestamp))
+            if batch.unreadable:
+                self._add(self._dead_letters, map(_listed_dead_letter, batch.unreadable[-SHOWN:]))
         return ()
 
-    def see_shards(self, keyed: list[tuple[str, OnTimeBatch]]) -> tuple[()]:
+    def observe_on_time(self, keyed: list[tuple[str, OnTimeBatch]]) -> tuple[()]:
         for key, batch in keyed:
             self.here.add(number_of(key))
             if batch.late:
-                self._see_late(batch.late, lambda row: "its partition had run dry, and time went on without it")
+                self._add_late(batch.late, lambda row: "its partition was idle, and the watermark passed it")
         return ()
 
-    def see_unmatched(self, rows: list[Purchase]) -> tuple[()]:
-        for row in rows if self._trails else ():
-            if trail := self._trails.get(row.user):
-                trail.see_unmatched(row)
-        self._note(self._unmatched, (self._noted(row, "no purchase event in its time") for row in rows[-SHOWN:]))
+    def observe_unmatched(self, rows: list[Purchase]) -> tuple[()]:
+        for row in rows if self._histories else ():
+            if history := self._histories.get(row.user):
+                history.add_unmatched(row)
+        self._add(self._unmatched, (self._listed(row, "no purchase event in its time") for row in rows[-SHOWN:]))
         return ()
 
-    def see_finished(self, keyed: list[tuple[str, list[ClosedSession]]]) -> tuple[()]:
-        for _, finished in keyed:
-            for session in finished if self._trails else ():
-                if trail := self._trails.get(session.user):
-                    trail.see_finished(session)
-            last = list(
-                islice((_SuspiciousSession(each) for each in reversed(finished) if each.suspicion is not None), SHOWN)
-            )
-            if last:
+    def observe_closed(self, keyed: list[tuple[str, list[ClosedSession]]]) -> tuple[()]:
+        for _, sessions in keyed:
+            for session in sessions if self._histories else ():
+                if history := self._histories.get(session.user):
+                    history.add_closed(session)
+            suspicious = (_SuspiciousSession(each) for each in reversed(sessions) if each.suspicion is not None)
+            if last := list(islice(suspicious, SHOWN)):
                 self._suspicious.extend(reversed(last))
                 self.changes += 1
         return ()
 
-    def _see_late(self, rows: list[InputRecord], why: Callable[[InputRecord], str]) -> None:
-        for row in rows if self._trails else ():
-            if trail := self._trails.get(row.user):
-                trail.see_late(row)
-        self._note(self._late, (self._noted(row, why(row)) for row in rows[-SHOWN:]))
+    def _add_late(self, rows: list[InputRecord], reason: Callable[[InputRecord], str]) -> None:
+        for row in rows if self._histories else ():
+            if history := self._histories.get(row.user):
+                history.add_late(row)
+        self._add(self._late, (self._listed(row, reason(row)) for row in rows[-SHOWN:]))
 
-    def _note(self, kept: deque[ListedRow], more: Iterable[ListedRow]) -> None:
-        more = list(more)
-        if more:
-            kept.extend(more)
+    def _add(self, entries: deque[ListedRow], new: Iterable[ListedRow]) -> None:
+        new = list(new)
+        if new:
+            entries.extend(new)
             self.changes += 1
 
-    def _noted(self, row: InputRecord, reason: str) -> ListedRow:
-        place = f"{self._topics[type(row)]}/{where(row)}"
-        return ListedRow(reason, shortened(row.value), place, unix_seconds(row.time), shortened(row.user))
+    def _listed(self, row: InputRecord, reason: str) -> ListedRow:
+        address = f"{self._topics[type(row)]}/{where(row)}"
+        return ListedRow(reason, shortened(row.value), address, unix_seconds(row.time), shortened(row.user))
 
-    # --- what is there, asked by the page ---
+    # --- called for the page, from its threads ---
 
     def lists(self) -> RowLists:
-        suspicious = [suspect.noted() for suspect in list(self._suspicious)[::-1]]
-        kinds = self._late, self._dead_letters, self._unmatched
-        return RowLists(suspicious, *(list(kind)[::-1] for kind in kinds))
+        """The last entries of each kind."""
+        suspicious = [session.listed() for session in list(self._suspicious)[::-1]]
+        others = self._late, self._dead_letters, self._unmatched
+        return RowLists(suspicious, *(list(entries)[::-1] for entries in others))
 
     def watermark(self) -> Time:
-        """The slowest shard's."""
-        return min((clock.watermark for clock in list(self.live_state.watermarks)), default=MIN_TIME)
+        """The lowest watermark of this process' shards."""
+        return min((tracker.watermark for tracker in list(self.live_state.watermarks)), default=MIN_TIME)
 
     def max_timestamps(self) -> dict[str, Time]:
-        """Each partition's, as far as all shards of this process have heard; of all processes' partitions."""
-        marks: dict[str, Time] = {}
-        for clock in list(self.live_state.watermarks):
-            for source, mark in list(clock.max_timestamps.items()):
-                marks[source] = min(mark, marks.get(source, mark))
-        return marks
+        """By source of the job: the max timestamp that all shards of this process have reached."""
+        lowest: dict[str, Time] = {}
+        for tracker in list(self.live_state.watermarks):
+            for source, max_timestamp in list(tracker.max_timestamps.items()):
+                lowest[source] = min(max_timestamp, lowest.get(source, max_timestamp))
+        return lowest
 
     def newest_users(self) -> list[str]:
-        """Some users who have a session open, the last of each shard to begin one."""
-        users = [list(islice(reversed(shard.open), SHOWN)) for shard in list(self.live_state.sessions)]
-        return [shortened(each[place]) for place in range(SHOWN) for each in users if place < len(each)][:SHOWN]
+        """At most SHOWN users with an open session: the last ones of each shard that opened one."""
+        users = [list(islice(reversed(windows.open), SHOWN)) for windows in list(self.live_state.sessions)]
+        return [shortened(each[rank]) for rank in range(SHOWN) for each in users if rank < len(each)][:SHOWN]
 
     def shard_of(self, user: bytes) -> int:
+        """The number of the shard that a user belongs to."""
         return shard_of(user, self.shards)
 
     @contextmanager
     def follow(self, user: bytes) -> Iterator[Callable[[], SwimLane]]:
-        """From now on remembers what passes of a user; gives what draws their lane."""
+        """Remembers a user's late rows, unmatched rows and closed sessions; yields the function that makes the lane."""
         with self._lock:
-            trail = self._trails.setdefault(user, UserHistory(user))
-            trail.followers += 1
+            history = self._histories.setdefault(user, UserHistory(user))
+            history.followers += 1
         try:
-            yield lambda: trail.lane(list(self.live_state.sessions), list(self.live_state.joins))
+            yield lambda: history.lane(list(self.live_state.sessions), list(self.live_state.joins))
         finally:
             with self._lock:
-                trail.followers -= 1
-                if not trail.followers:
-                    del self._trails[user]
+                history.followers -= 1
+                if not history.followers:
+                    del self._histories[user]
 
 
-def below(mark: Time) -> Callable[[InputRecord], str]:
-    """Makes what says how far a late row lies below the max timestamp of its partition.
+def late_reason(max_timestamp: Time) -> Callable[[InputRecord], str]:
+    """Makes the function that says how far a late row lies below the max timestamp of its partition.
 
-    It is the max timestamp after the poll, which may be higher than at the row; `explain` looks at every row.
+    Args:
+        max_timestamp: after the poll. It may be higher than at the row, so the distance is rounded; `explain` is exact.
     """
-    return lambda row: (
-        f"{'some ' + duration(int(round(mark - row.time, -5))) + ' ' if mark < MAX_TIME else ''}below the mark of its partition"
-    )
+
+    def reason(row: InputRecord) -> str:
+        if max_timestamp == MAX_TIME:  # the poll reached the end at which the job stops
+            return "below the highest time of its partition"
+        return f"about {duration(int(round(max_timestamp - row.time, -5)))} below the highest time of its partition"
+
+    return reason
 
 
-def _unreadable(message: RejectedRecord) -> ListedRow:
-    return ListedRow(message.reason, shortened(message.value), f"{message.source}/{message.offset}")
+def _listed_dead_letter(record: RejectedRecord) -> ListedRow:
+    return ListedRow(record.reason, shortened(record.value), f"{record.source}/{record.offset}")

@@ -1,8 +1,7 @@
-"""Serves the page: three files, and a stream of server-sent events, a message a second to each who looks.
+"""Serves the page: static files, and a stream of server-sent events with one message per second for each viewer.
 
-Nobody but this machine can reach it unless a setting says so, and it is only ever asked, never told: GET and nothing
-else. What is in the events is nobody's HTML: the page puts it in as text, and the policy that goes with every answer
-lets no script run that is not the page's own.
+It listens on this machine only, unless a setting says otherwise, and accepts only GET. The page inserts data from the
+stream as text, never as HTML. The security policy of every response allows only the page's own scripts.
 """
 
 import ipaddress
@@ -17,9 +16,9 @@ from dataflow.clickstream.users import parse_user
 from dataflow.dashboard.views import DashboardFeed
 from dataflow.observability import http
 
-EVERY = 1.0  # seconds between messages
-LOOKING = 16  # at once
-PATIENCE = 10  # seconds for a client that takes nothing, or asks nothing
+INTERVAL_S = 1.0  # between two messages of a stream
+MAX_VIEWERS = 16  # streams at the same time
+_CLIENT_TIMEOUT_S = 10  # for a client that reads nothing, or sends no request
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -51,67 +50,76 @@ def _files() -> dict[str, _File]:
 
 
 class Page:
-    """Answers from its construction on. Raises UserError if the port cannot be had."""
+    """The page's server, which starts with its construction.
 
-    def __init__(self, address: str, port: int, pictures: DashboardFeed) -> None:
+    Args:
+        address: address to listen on; empty: all addresses.
+        port: port to listen on; 0: any free port.
+        feed: makes the messages.
+
+    Raises:
+        UserError: the port is not available.
+    """
+
+    def __init__(self, address: str, port: int, feed: DashboardFeed) -> None:
         self.address = address
-        self.pictures = pictures
+        self.feed = feed
         self.files = _files()
-        self.places = threading.BoundedSemaphore(LOOKING)
+        self.viewers = threading.BoundedSemaphore(MAX_VIEWERS)
         self.closed = threading.Event()
-        self._server = http.serve("VISITS_PAGE_PORT", address, port, partial(_Answer, self))
+        self._server = http.serve("VISITS_PAGE_PORT", address, port, partial(_Handler, self))
         host = f"[{address}]" if ":" in address else address
         self.url = f"http://{host}:{self._server.server_port}/"
 
     def close(self) -> None:
-        """Ends all streams, and answers no more."""
+        """Ends all streams and stops the server."""
         self.closed.set()
         self._server.shutdown()
         self._server.server_close()
 
 
-class _Answer(http.QuietHandler):
-    timeout = PATIENCE
+class _Handler(http.QuietHandler):
+    timeout = _CLIENT_TIMEOUT_S
 
     def __init__(self, page: Page, *request: Any) -> None:
         self._page = page
         super().__init__(*request)
 
     def do_GET(self) -> None:
-        asked = urlsplit(self.path)
-        if not may_ask(self.headers.get("Host"), self._page.address):
-            self._say(HTTPStatus.MISDIRECTED_REQUEST, "ask for it as localhost, or by an address in numbers")
-        elif asked.path == "/events":
-            self._stream_for(asked.query)
-        elif (file := self._page.files.get(asked.path)) is not None:
+        url = urlsplit(self.path)
+        if not is_allowed_host(self.headers.get("Host"), self._page.address):
+            self._send_line(HTTPStatus.MISDIRECTED_REQUEST, "open the page as localhost or by its IP address")
+        elif url.path == "/events":
+            self._stream_for(url.query)
+        elif (file := self._page.files.get(url.path)) is not None:
             self._send(HTTPStatus.OK, file)
         else:
-            self._say(HTTPStatus.NOT_FOUND, "there is no such page")
+            self._send_line(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def _stream_for(self, query: str) -> None:
         [user] = parse_qs(query).get("user", [""])[-1:]
         try:
             followed = parse_user(user) if user else None
         except ValueError:
-            self._say(HTTPStatus.BAD_REQUEST, "a user is a whole number")
+            self._send_line(HTTPStatus.BAD_REQUEST, "a user is a whole number")
             return
-        if not self._page.places.acquire(blocking=False):
-            self._say(HTTPStatus.SERVICE_UNAVAILABLE, f"{LOOKING} are looking already")
+        if not self._page.viewers.acquire(blocking=False):
+            self._send_line(HTTPStatus.SERVICE_UNAVAILABLE, f"the page already has {MAX_VIEWERS} viewers")
         else:
             try:
                 self._stream(followed)
             finally:
-                self._page.places.release()
+                self._page.viewers.release()
 
     def _stream(self, user: bytes | None) -> None:
         self._begin(HTTPStatus.OK, "text/event-stream")
-        with self._page.pictures.stream(user) as news:
+        with self._page.feed.stream(user) as next_update:
             while True:
-                self.wfile.write(b"data: " + news() + b"\n\n")
-                if self._page.closed.wait(EVERY):
+                self.wfile.write(b"data: " + next_update() + b"\n\n")
+                if self._page.closed.wait(INTERVAL_S):
                     return
 
-    def _say(self, status: HTTPStatus, line: str) -> None:
+    def _send_line(self, status: HTTPStatus, line: str) -> None:
         self._send(status, _File("text/plain; charset=utf-8", line.encode() + b"\n"))
 
     def _send(self, status: HTTPStatus, file: _File) -> None:
@@ -126,16 +134,16 @@ class _Answer(http.QuietHandler):
         self.end_headers()
 
     def end_headers(self) -> None:
-        for name, value in _HEADERS.items():  # with errors too
+        for name, value in _HEADERS.items():  # on error responses too
             self.send_header(name, value)
         super().end_headers()
 
 
-def may_ask(host: str | None, address: str) -> bool:
-    """Whether a request was meant for this page.
+def is_allowed_host(host: str | None, address: str) -> bool:
+    """Whether a request's `Host` header is allowed: `localhost`, an IP address, or the configured address.
 
-    A web site could give its own name this machine's address, and so make a browser read the page for it. It cannot
-    do so with `localhost`, with an address in numbers, or with the name that the page was told to be at.
+    Protects from DNS rebinding: a web site could point its own name at this machine, and so make a browser read the
+    page for it.
     """
     try:
         name = urlsplit(f"//{host}").hostname

@@ -1,4 +1,4 @@
-"""Everything that the page shows, at one moment."""
+"""The data of the page at one moment, and the stream of updates for a viewer."""
 
 import threading
 import time
@@ -17,42 +17,42 @@ from dataflow.observability.formatting import unix_seconds
 from dataflow.observability.progress import PartitionStatus, Progress
 from dataflow.streaming.time import MIN_TIME, SECOND
 
-PARTITIONS = 64  # that are shown: those that hold the watermark, then those with the most rows to read
-EXPLAINED = 3  # of those that hold it; more say the same
-_OVER = 10.0  # seconds over which rates are taken
-_FRESH = 0.8  # seconds; several who look at once see the same
+PARTITIONS = 64  # shown: first those that hold the watermark back, then those with the most rows to read
+_EXPLAINED = 3  # partitions with a reason; more would say the same
+_RATE_WINDOW_S = 10.0
+_MAX_AGE_S = 0.8  # of a view that viewers share
 
 
 class Rate(msgspec.Struct):
-    """A count since the start of the process, and how fast it grows now; None: not known yet."""
+    """A count since the start of the process, and its present rate."""
 
     name: str
     total: int
-    a_second: float | None
+    a_second: float | None  # None: not known yet
 
 
 class PartitionView(msgspec.Struct):
-    """Where one stands; times are Unix seconds."""
+    """One partition; times are Unix seconds."""
 
     source: str
     state: str
     offset: int | None
     end: int | None
     to_read: int | None
-    mark: float | None
-    reached: float | None  # its mark, or beyond it if it is at its end: no row on time is to come from before
-    holds: bool
+    mark: float | None  # its max timestamp
+    reached: float | None  # its watermark: the max timestamp, or later if the partition is idle
+    holds: bool  # it holds the watermark back
     why: str
 
 
 class JobView(msgspec.Struct):
-    """The job, as this process sees it."""
+    """The job as this process knows it; times are Unix seconds."""
 
     now: float
     process: int
     processes: int
-    shards: list[int]  # that are here
-    all_shards: int
+    shards: list[int]  # of this process
+    all_shards: int  # number of shards of the job
     state: str
     state_why: str
     watermark: float | None
@@ -69,33 +69,38 @@ class JobView(msgspec.Struct):
 
 
 class FollowedUser(msgspec.Struct):
-    """A user, and what there is to draw of them."""
+    """A user that a viewer follows, with the swim lane."""
 
     user: str
     shard: int
-    here: bool  # whether this process has that shard
+    here: bool  # whether the shard belongs to this process
     lane: SwimLane
 
 
 class Update(msgspec.Struct, omit_defaults=True):
-    """What one who looks is told at once; lists only if they have changed."""
+    """One message of a stream."""
 
     picture: JobView
-    lists: RowLists | None = None
+    lists: RowLists | None = None  # only if they have changed since the message before
     followed: FollowedUser | None = None
 
 
 class Rates:
-    """How fast counts grow, over the last seconds in which somebody has looked."""
+    """Rates of some counts over the last _RATE_WINDOW_S seconds."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, dict[str, float]]] = deque()
 
     def take(self, now: float, totals: dict[str, float]) -> list[Rate]:
-        """The rates at this moment, which is monotonic."""
+        """The present rates.
+
+        Args:
+            now: monotonic time, seconds.
+            totals: the counts, by name.
+        """
         samples = self._samples
         samples.append((now, totals))
-        while samples[0][0] < now - _OVER:
+        while samples[0][0] < now - _RATE_WINDOW_S:
             samples.popleft()
         then, before = samples[0]
         return [
@@ -105,14 +110,14 @@ class Rates:
 
 
 class DashboardFeed:
-    """Takes pictures, once for all who look at about the same time.
+    """Makes the updates. Viewers share a view for _MAX_AGE_S seconds.
 
     Args:
-        process_id: number of this process in its cluster.
-        processes: number of processes in it.
-        probe: sees the state of the shards.
-        progress: knows how far the partitions have been read.
-        kafka_is_up: whether brokers can be reached.
+        process_id: number of this process in the cluster, from 0.
+        processes: number of processes of the cluster.
+        probe: reads the state of the shards.
+        progress: how far the partitions have been read.
+        kafka_is_up: whether a broker can be reached.
     """
 
     def __init__(
@@ -130,14 +135,18 @@ class DashboardFeed:
         self._kafka_is_up = kafka_is_up
         self._sessions, self._read, self._written = Rates(), Rates(), Rates()
         self._lock = threading.Lock()
-        self._taken_at = -_FRESH
-        self._taken: JobView | None = None
+        self._made_at = 0.0  # monotonic
+        self._view: JobView | None = None
 
     @contextmanager
     def stream(self, user: bytes | None) -> Iterator[Callable[[], bytes]]:
-        """Gives what makes the news at each moment, as JSON; if a user is said, with their lane."""
+        """Yields the function that makes a viewer's next update, as JSON.
+
+        Args:
+            user: the user to follow; None: updates have no swim lane.
+        """
         if user is None:
-            yield _Viewer(self, self._probe, None).news
+            yield _Viewer(self, self._probe, None).next_update
             return
         with self._probe.follow(user) as lane:
             shard = self._probe.shard_of(user)
@@ -145,37 +154,37 @@ class DashboardFeed:
             def followed() -> FollowedUser:
                 return FollowedUser(user.decode(), shard, shard in self._probe.here, lane())
 
-            yield _Viewer(self, self._probe, followed).news
+            yield _Viewer(self, self._probe, followed).next_update
 
-    def picture(self) -> JobView:
-        """The last one, if it has just been taken, or a new one."""
+    def view(self) -> JobView:
+        """The present view; the last one if it is younger than _MAX_AGE_S."""
         with self._lock:
             now = time.monotonic()
-            if self._taken is None or now >= self._taken_at + _FRESH:
-                self._taken, self._taken_at = self._take(now), now
-            return self._taken
+            if self._view is None or now >= self._made_at + _MAX_AGE_S:
+                self._view, self._made_at = self._make_view(now), now
+            return self._view
 
-    def _take(self, monotonic: float) -> JobView:
+    def _make_view(self, monotonic: float) -> JobView:
         now, kafka_is_up = time.time_ns() // 1_000, self._kafka_is_up()
-        statuses, marks = self._progress.partition_statuses(), self._probe.max_timestamps()
-        held = blocking_partitions(statuses, now)
-        explained = {each.source for each in held[:EXPLAINED]}
-        slowest = min((each.source_watermark for each in statuses), default=MIN_TIME)
-        shown = sorted(statuses, key=lambda each: (not each.blocks_watermark, -(each.to_read or 0)))[:PARTITIONS]
-        order = {source: place for place, source in enumerate(each.source for each in statuses)}
-        condition, state_reason = self._state(kafka_is_up)
+        statuses, max_timestamps = self._progress.partition_statuses(), self._probe.max_timestamps()
+        blocking = blocking_partitions(statuses, now)
+        explained = {status.source for status in blocking[:_EXPLAINED]}
+        slowest = min((status.source_watermark for status in statuses), default=MIN_TIME)
+        shown = sorted(statuses, key=lambda status: (not status.blocks_watermark, -(status.to_read or 0)))[:PARTITIONS]
+        order = {status.source: rank for rank, status in enumerate(statuses)}
+        state, state_reason = self._state(kafka_is_up)
 
-        def partition(each: PartitionStatus) -> PartitionView:
+        def partition(status: PartitionStatus) -> PartitionView:
             return PartitionView(
-                source=each.source,
-                state=partition_state(each, slowest, now),
-                offset=each.offset if each.offset is not None and each.offset >= 0 else None,
-                end=each.end,
-                to_read=each.to_read,
-                mark=unix_seconds(marks.get(each.source, MIN_TIME)),
-                reached=unix_seconds(each.source_watermark),
-                holds=each in held,
-                why=reason(each, now, kafka_is_up) if each.source in explained else "",
+                source=status.source,
+                state=partition_state(status, slowest, now),
+                offset=status.offset if status.offset is not None and status.offset >= 0 else None,
+                end=status.end,
+                to_read=status.to_read,
+                mark=unix_seconds(max_timestamps.get(status.source, MIN_TIME)),
+                reached=unix_seconds(status.source_watermark),
+                holds=status in blocking,
+                why=reason(status, now, kafka_is_up) if status.source in explained else "",
             )
 
         return JobView(
@@ -184,11 +193,11 @@ class DashboardFeed:
             processes=self._processes,
             shards=sorted(self._probe.here),
             all_shards=self._probe.shards,
-            state=condition,
+            state=state,
             state_why=state_reason,
             watermark=unix_seconds(self._probe.watermark()),
-            waits=summary(statuses, held, now, kafka_is_up),
-            holding=[each.source for each in held],
+            waits=summary(statuses, blocking, now, kafka_is_up),
+            holding=[status.source for status in blocking],
             sessions_open=int(_value(metrics.sessions_open)),
             sessions=self._sessions.take(
                 monotonic, {"opened": _value(metrics.sessions_opened), "closed": _value(metrics.sessions_closed)}
@@ -196,14 +205,14 @@ class DashboardFeed:
             read=self._read.take(monotonic, _by_topic(metrics.rows_read)),
             written=self._written.take(monotonic, _by_topic(metrics.rows_written)),
             snapshot=_value(metrics.last_snapshot) or None,
-            partitions=[partition(each) for each in sorted(shown, key=lambda each: order[each.source])],
+            partitions=[partition(status) for status in sorted(shown, key=lambda status: order[status.source])],
             more_partitions=len(statuses) - len(shown),
             users=self._probe.newest_users(),
         )
 
     def _state(self, kafka_is_up: bool) -> tuple[str, str]:
         if lifecycle.stop_requested.is_set():
-            return "stopping", "told to stop"
+            return "stopping", "a stop was requested"
         behind = self._progress.behind_its_end(health.BEHIND_AFTER_S)
         if kafka_is_up:
             return ("catching up", behind) if behind else ("live", "every partition is read to its end")
@@ -215,30 +224,27 @@ class DashboardFeed:
 
 
 class _Viewer:
-    """One who looks: knows what they have been told."""
+    """One viewer; knows which version of the lists it has sent."""
 
-    def __init__(
-        self, pictures: DashboardFeed, probe: DashboardProbe, followed: Callable[[], FollowedUser] | None
-    ) -> None:
-        self._pictures = pictures
+    def __init__(self, feed: DashboardFeed, probe: DashboardProbe, followed: Callable[[], FollowedUser] | None) -> None:
+        self._feed = feed
         self._probe = probe
         self._followed = followed
-        self._told = -1
+        self._sent_changes = -1
 
-    def news(self) -> bytes:
+    def next_update(self) -> bytes:
         changes = self._probe.changes
-        lists = self._probe.lists() if changes != self._told else None
-        self._told = changes
-        return msgspec.json.encode(
-            Update(self._pictures.picture(), lists, self._followed() if self._followed is not None else None)
-        )
+        lists = self._probe.lists() if changes != self._sent_changes else None
+        self._sent_changes = changes
+        followed = self._followed() if self._followed is not None else None
+        return msgspec.json.encode(Update(self._feed.view(), lists, followed))
 
 
 def _value(metric: Counter | Gauge) -> float:
-    """Of one without labels."""
+    """The value of a metric without labels."""
     return sum(_by_topic(metric).values())
 
 
 def _by_topic(metric: Counter | Gauge) -> dict[str, float]:
     samples = (sample for family in metric.collect() for sample in family.samples)
-    return {each.labels.get("topic", ""): each.value for each in samples if not each.name.endswith("_created")}
+    return {sample.labels.get("topic", ""): sample.value for sample in samples if not sample.name.endswith("_created")}

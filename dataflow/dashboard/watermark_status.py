@@ -1,4 +1,4 @@
-"""What the watermark waits for, in words."""
+"""Which partitions the watermark waits for, and why, as text."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from dataflow.observability.progress import PartitionStatus
 from dataflow.streaming.alignment import MAX_DRIFT
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND, Time
 
-FRESH = 3 * SECOND  # a partition at its end says so about twice a second
+FRESH = 3 * SECOND  # a partition at its end reports it about twice a second
 
 UNHEARD = "unheard of"
 READING = "reading"
@@ -20,67 +20,85 @@ ENDED = "ended"
 
 
 def partition_state(status: PartitionStatus, slowest: Time, now: int) -> str:
-    """In a word what a partition is about; `slowest` is the lowest bound of all, `now` the wall clock."""
+    """The state of a partition in a word or two.
+
+    Args:
+        status: of the partition.
+        slowest: the lowest source watermark of all partitions.
+        now: wall clock, microseconds.
+    """
     if status.source_watermark == MAX_TIME:
         return ENDED
     if status.offset is None:
         return UNHEARD if status.source_watermark == MIN_TIME else ELSEWHERE
     if status.read_to_end is not None and now - status.read_to_end <= FRESH:
-        return AT_END  # though a few rows may have come since
+        return AT_END  # even if a few rows have arrived since
     if status.to_read:
         return FAR_AHEAD if status.source_watermark > slowest + MAX_DRIFT else READING
-    if status.back_at > now - FRESH:  # the next end that it tells counts
+    if status.back_at > now - FRESH:  # the first end after the grace period counts, and may not be reported yet
         return GRACE
     return UNHEARD if status.read_to_end is None and status.source_watermark == MIN_TIME else UNCONFIRMED
 
 
 def blocking_partitions(statuses: Sequence[PartitionStatus], now: int) -> list[PartitionStatus]:
-    """Those that do hold the watermark back, the one with the most to read first.
+    """The partitions that really hold the watermark back, the one with the most rows to read first.
 
-    The slowest is no such one if it is at its end, or as far as others: it goes on with the clock.
+    The slowest partition does not if it is at its end, or as far as the others: its watermark follows the clock.
     """
-    highest = max((each.source_watermark for each in statuses), default=MIN_TIME)
+    highest = max((status.source_watermark for status in statuses), default=MIN_TIME)
 
-    def in_step(each: PartitionStatus) -> bool:
-        kind = partition_state(each, each.source_watermark, now)
-        return kind in (AT_END, ENDED) or (kind == ELSEWHERE and each.source_watermark >= highest - FRESH)
+    def keeps_up(status: PartitionStatus) -> bool:
+        state = partition_state(status, status.source_watermark, now)
+        return state in (AT_END, ENDED) or (state == ELSEWHERE and status.source_watermark >= highest - FRESH)
 
-    held = [each for each in statuses if each.blocks_watermark and not in_step(each)]
-    return sorted(held, key=lambda each: -(each.to_read or 0))
+    blocking = [status for status in statuses if status.blocks_watermark and not keeps_up(status)]
+    return sorted(blocking, key=lambda status: -(status.to_read or 0))
 
 
 def reason(status: PartitionStatus, now: int, kafka_is_up: bool) -> str:
-    """Why the watermark is no farther than this partition lets it, as a sentence of which it is the subject."""
-    kind = partition_state(status, status.source_watermark, now)
-    if kind == ELSEWHERE:
+    """Why the watermark waits for this partition, as the rest of a sentence whose subject is the partition."""
+    state = partition_state(status, status.source_watermark, now)
+    if state == ELSEWHERE:
         return f"is read by another process, and is at {_at(status.source_watermark)}"
     if status.offset is None:
-        return "has not been heard of: whoever reads it has not yet told this process of a row, or of its end"
+        return "is unknown so far: the process that reads it has reported neither a row nor its end"
     if not kafka_is_up:
         return f"may have more rows by now, but no Kafka broker can be reached{_since(status, now)}"
-    if kind == READING:
+    if state == READING:
         at = "none has been read" if status.source_watermark == MIN_TIME else f"it is at {_at(status.source_watermark)}"
         return f"is being read: {pluralize(status.to_read or 0, 'row')} to its end, {at}"
-    if kind == GRACE:
+    if state == GRACE:
         left = max(0, status.back_at - now) / SECOND
-        return f"gives those who write to it {left:.0f} s to come back, as after every start and outage"
-    return f"may have more rows by now, but its leader does not answer, or hides them{_since(status, now)}"
+        return f"gives its producers {left:.0f} s more to return, as after every start and outage"
+    return (
+        "may have more rows by now, but its leader does not answer, or they are not replicated yet"
+        f"{_since(status, now)}"
+    )
 
 
-def summary(statuses: Sequence[PartitionStatus], held: Sequence[PartitionStatus], now: int, kafka_is_up: bool) -> str:
-    """What the watermark waits for, in one sentence; `held` is what `holding` says."""
-    if not any(each.blocks_watermark for each in statuses):
-        return "No shard of this process has heard of any partition yet."
-    if not held and all(each.source_watermark == MIN_TIME for each in statuses):
+def summary(
+    statuses: Sequence[PartitionStatus], blocking: Sequence[PartitionStatus], now: int, kafka_is_up: bool
+) -> str:
+    """What the watermark waits for, in one sentence.
+
+    Args:
+        statuses: of all partitions.
+        blocking: those of `blocking_partitions`.
+        now: wall clock, microseconds.
+        kafka_is_up: whether a broker can be reached.
+    """
+    if not any(status.blocks_watermark for status in statuses):
+        return "This process has no news of any partition yet."
+    if not blocking and all(status.source_watermark == MIN_TIME for status in statuses):
         return "No partition has a row yet: event time has not begun."
-    if not held:
-        return "Nothing holds the watermark back: it goes on with the clock."
-    more = f"; so do {len(held) - 1} more" if len(held) > 2 else "; so does one more" if len(held) == 2 else ""
-    return f"The watermark waits for {held[0].source}, which {reason(held[0], now, kafka_is_up)}{more}."
+    if not blocking:
+        return "Nothing holds the watermark back: it follows the clock."
+    more = f"; and for {pluralize(len(blocking) - 1, 'more partition')}" if len(blocking) > 1 else ""
+    return f"The watermark waits for {blocking[0].source}, which {reason(blocking[0], now, kafka_is_up)}{more}."
 
 
-def _at(bound: Time) -> str:
-    return utc_text(bound // SECOND * SECOND)
+def _at(source_watermark: Time) -> str:
+    return utc_text(source_watermark // SECOND * SECOND)
 
 
 def _since(status: PartitionStatus, now: int) -> str:

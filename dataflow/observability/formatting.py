@@ -8,7 +8,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def utc_text(time: Time) -> str:
-    """Date and time of day in UTC, for example "2024-03-13 12:00:03.5"; "never" for MIN_TIME, "the end" for MAX_TIME."""
+    """Date and time in UTC, for example "2024-03-13 12:00:03.5"; "never" for MIN_TIME, "the end" for MAX_TIME."""
     if time == MIN_TIME:
         return "never"
     if time == MAX_TIME:

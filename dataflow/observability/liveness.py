@@ -1,8 +1,8 @@
 """Liveness of this process' workers: the longest running callback, and the time since the last poll.
 
-A callback that waits for Kafka sends heartbeats, because a restart would not help it. Between callbacks the engine is in
-control. It lets no worker poll while another worker, maybe in another process, waits in a snapshot. So a missing poll
-means a fault only after a long time.
+A callback that waits for Kafka sends heartbeats, because a restart would not help it. Between callbacks the engine is
+in control. It lets no worker poll while another worker, maybe in another process, waits in a snapshot. So a missing
+poll means a fault only after a long time.
 """
 
 import functools

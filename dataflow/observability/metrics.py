@@ -1,7 +1,7 @@
 """The job's Prometheus metrics, served with the engine's own metrics on the engine's port.
 
-Counters are incremented once per batch. `_ProgressCollector` computes the gauges of progress at each scrape. All workers
-of a process share its metrics. No label contains a user id.
+Counters are incremented once per batch. `_ProgressCollector` computes the gauges of progress at each scrape. All
+workers of a process share its metrics. No label contains a user id.
 """
 
 from collections import Counter as Multiset

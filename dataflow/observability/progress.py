@@ -138,7 +138,7 @@ class Progress:
         }
 
     def watermark(self) -> float | None:
-        """The lowest watermark of this process' shards, in Unix seconds; None before event time begins or after it ends."""
+        """The lowest watermark of this process' shards, Unix seconds; None before event time begins or after it ends."""
         slowest = self._alignment.slowest()
         return (slowest - self._lateness) / _MICROSECONDS if MIN_TIME < slowest < MAX_TIME else None
 

@@ -124,7 +124,7 @@ def test_late_rows_dead_letters_and_suspicious_visits_appear_with_their_reasons_
     shop.click(7, EVIL)
     shop.click(7, ago=100)
     shop.write(settings.topic_user_events, 7, f'{{"event_type":"{EVIL}","user_id":"7"}}'.encode())
-    browser.until(lambda: "s below the mark of its partition" in browser.text("#late"))
+    browser.until(lambda: "s below the highest time of its partition" in browser.text("#late"))
     browser.until(lambda: "Expected `int`, got `str` - at `$.user_id`" in browser.text("#dead_letters"))
     assert EVIL in browser.text("#dead_letters")
     browser.until(lambda: "too few page views" in browser.text("#suspicious"))

@@ -18,7 +18,7 @@ from support.programs import free_port
 from dataflow.clickstream.rules import Rules
 from dataflow.dashboard import server
 from dataflow.dashboard.probe import SHOWN, DashboardProbe, ListedRow
-from dataflow.dashboard.server import Page, may_ask
+from dataflow.dashboard.server import Page, is_allowed_host
 from dataflow.dashboard.swim_lane import SwimLane
 from dataflow.dashboard.views import PARTITIONS, DashboardFeed, Rates
 from dataflow.dashboard.watermark_status import FRESH, blocking_partitions, partition_state, reason, summary
@@ -47,8 +47,10 @@ def test_late_rows_are_kept_with_how_late_they_were(probe, job):
     late = event(0, user=7)
     job.read(EVENTS, event(60), event(12.5), late, now=60)
     newest, older = probe.lists().late
-    assert newest == ListedRow("some 60 s below the mark of its partition", late.decode(), f"{EVENTS}/2", NOON, "7")
-    assert older.reason == "some 47.5 s below the mark of its partition"
+    assert newest == ListedRow(
+        "about 60 s below the highest time of its partition", late.decode(), f"{EVENTS}/2", NOON, "7"
+    )
+    assert older.reason == "about 47.5 s below the highest time of its partition"
 
 
 def test_a_row_that_is_late_because_its_partition_had_run_dry_says_so(probe, job):
@@ -57,13 +59,13 @@ def test_a_row_that_is_late_because_its_partition_had_run_dry_says_so(probe, job
     for source in (EVENTS, PURCHASES):
         job.is_at_its_end(source, asof=100)
     job.read(EVENTS, event(1), now=101)
-    assert [each.reason for each in probe.lists().late] == ["its partition had run dry, and time went on without it"]
+    assert [each.reason for each in probe.lists().late] == ["its partition was idle, and the watermark passed it"]
 
 
 def test_a_late_row_in_the_last_poll_of_a_run_to_the_end_is_no_trouble(probe, job):
     job.partitions.logs[EVENTS].extend(log(event(60), event(0)))
     job.feed(job.partitions.poll(EVENTS, 2, end=True))
-    assert [each.reason for each in probe.lists().late] == ["below the mark of its partition"]
+    assert [each.reason for each in probe.lists().late] == ["below the highest time of its partition"]
 
 
 def test_dead_letters_are_kept_with_the_reason_and_their_beginning(probe, job):
@@ -97,7 +99,7 @@ def test_only_the_last_few_are_kept_and_changes_are_counted(probe, job):
 def test_without_an_onlooker_the_dataflow_has_no_step_for_one(probe):
     flows = [bytewax_flow({}, Plan(), Rules(), Written(), probe=each) for each in (None, probe)]
     without, watched = ({step.step_name for step in flow.substeps} for flow in flows)
-    assert watched - without == {"look_at_polls", "look_at_shards", "look_at_unmatched", "look_at_sessions"}
+    assert watched - without == {"observe_polled", "observe_on_time", "observe_unmatched", "observe_closed"}
 
 
 # --- a user's swim lane ---
@@ -174,7 +176,7 @@ def test_a_user_is_forgotten_when_the_last_who_followed_has_gone(probe, job):
     with probe.follow(b"1") as one, probe.follow(b"1") as other:
         job.read(EVENTS, event(60), event(0), now=60)
         assert lane(one) == lane(other)
-    assert probe._trails == {}
+    assert probe._histories == {}
     with probe.follow(b"1") as again:
         assert lane(again)[0] == [(60, "page-view", False)]  # it is open
 
@@ -222,20 +224,20 @@ def standing(source: str = "clicks/0", **said: object) -> PartitionStatus:
         ),
         pytest.param(
             {"read_to_end": NOW - 12 * SECOND}, True, "no answer",
-            "may have more rows by now, but its leader does not answer, or hides them (last seen at its end 12 s ago)",
+            "may have more rows by now, but its leader does not answer, or they are not replicated yet (last seen at its end 12 s ago)",
             id="its leader is away",
         ),
         pytest.param(
             {"read_to_end": NOW - 12 * SECOND, "back_at": NOW + 14 * SECOND}, True, "waits for writers",
-            "gives those who write to it 14 s to come back, as after every start and outage", id="back from an outage",
+            "gives its producers 14 s more to return, as after every start and outage", id="back from an outage",
         ),
         pytest.param(
             {"read_to_end": None, "end": None, "source_watermark": MIN_TIME}, True, "unheard of",
-            "may have more rows by now, but its leader does not answer, or hides them", id="its end has never been told",
+            "may have more rows by now, but its leader does not answer, or they are not replicated yet", id="its end has never been told",
         ),
         pytest.param(
             {"offset": None, "end": None, "read_to_end": None, "source_watermark": MIN_TIME}, True, "unheard of",
-            "has not been heard of: whoever reads it has not yet told this process of a row, or of its end",
+            "is unknown so far: the process that reads it has reported neither a row nor its end",
             id="of another process",
         ),
         pytest.param(
@@ -280,8 +282,8 @@ def test_of_several_that_hold_it_the_one_with_the_most_to_read_is_named():
     few, most = (standing(f"clicks/{end}", read_to_end=None, end=end) for end in (20, 30))
     held = blocking_partitions([few, most], NOW)
     assert held == [most, few]
-    assert summary([few, most], held, NOW, True).endswith("; so does one more.")
-    assert summary([few, most], [*held, few], NOW, True).endswith("; so do 2 more.")
+    assert summary([few, most], held, NOW, True).endswith("; and for 1 more partition.")
+    assert summary([few, most], [*held, few], NOW, True).endswith("; and for 2 more partitions.")
 
 
 def test_a_partition_far_ahead_of_the_slowest_is_told_from_one_that_is_read():
@@ -330,7 +332,7 @@ def pictures(probe: DashboardProbe, partitions: int = 2, place: tuple[int, int] 
 
 
 def test_a_picture_says_where_each_partition_stands_and_which_holds_the_watermark(probe):
-    picture = pictures(probe).picture()
+    picture = pictures(probe).view()
     first, second = picture.partitions
     assert (first.source, first.offset, first.end, first.to_read, first.reached) == ("clicks/0", 4, 10, 6, NOON)
     assert (first.holds, first.why) == (
@@ -343,7 +345,7 @@ def test_a_picture_says_where_each_partition_stands_and_which_holds_the_watermar
 
 
 def test_a_picture_of_very_many_partitions_shows_those_that_matter(probe):
-    picture = pictures(probe, partitions=PARTITIONS + 7).picture()
+    picture = pictures(probe, partitions=PARTITIONS + 7).view()
     assert len(picture.partitions) == PARTITIONS
     assert picture.more_partitions == 7
     assert picture.partitions[0].source == "clicks/0"
@@ -351,13 +353,13 @@ def test_a_picture_of_very_many_partitions_shows_those_that_matter(probe):
 
 def test_a_picture_says_whose_part_it_shows(probe):
     probe.here = {1, 4}
-    picture = pictures(probe, place=(1, 3)).picture()
+    picture = pictures(probe, place=(1, 3)).view()
     assert (picture.process, picture.processes, picture.shards, picture.all_shards) == (1, 3, [1, 4], 8)
 
 
 def test_a_picture_is_taken_once_for_all_who_look_at_the_same_time(probe):
     taken = pictures(probe)
-    assert taken.picture() is taken.picture()
+    assert taken.view() is taken.view()
 
 
 def test_a_user_of_another_process_is_told_from_one_of_whom_nothing_has_come(probe):
@@ -382,7 +384,7 @@ def test_lists_are_sent_only_when_they_have_changed(probe, job):
 
 @pytest.fixture
 def page(probe, monkeypatch) -> Iterator[Page]:
-    monkeypatch.setattr(server, "EVERY", 0.05)
+    monkeypatch.setattr(server, "INTERVAL_S", 0.05)
     monkeypatch.setattr(BaseServer.serve_forever, "__defaults__", (0.01,))  # how soon it hears that it is to end
     page = Page("127.0.0.1", free_port(), pictures(probe))
     yield page
@@ -476,13 +478,13 @@ def test_it_can_only_be_asked(page, method):
     ],
 )
 def test_a_name_that_somebody_gave_this_machine_is_not_answered(host, address, meant):
-    assert may_ask(host, address) is meant
+    assert is_allowed_host(host, address) is meant
 
 
 def test_who_asks_for_another_host_gets_nothing_not_even_of_the_stream(page):
     for path in ("", "page.js", "events"):
         status, body, _ = ask(page, path, Host="evil.example")
-        assert (status, body) == (421, "ask for it as localhost, or by an address in numbers\n")
+        assert (status, body) == (421, "open the page as localhost or by its IP address\n")
 
 
 @pytest.mark.parametrize("user", ["a", "1.5", "<script>", "1%0d%0aX-Evil:1", "%D9%A3", "9" * 4_301, "--1"])
@@ -511,20 +513,20 @@ def test_what_is_in_the_events_stays_one_line_of_json(page, job):
 
 
 def test_no_more_than_so_many_look_at_once_and_who_goes_makes_room(page):
-    page.places = threading.BoundedSemaphore(2)
+    page.viewers = threading.BoundedSemaphore(2)
     with looking(page), looking(page):
-        assert ask(page, "events")[:2] == (503, "16 are looking already\n")
+        assert ask(page, "events")[:2] == (503, "the page already has 16 viewers\n")
         assert ask(page)[0] == 200
-    until(lambda: page.places.acquire(blocking=False))
+    until(lambda: page.viewers.acquire(blocking=False))
 
 
 def test_a_client_that_takes_nothing_is_let_go_and_others_see_nothing_of_it(page, monkeypatch, probe):
-    monkeypatch.setattr(server._Answer, "timeout", 0.5)
-    monkeypatch.setattr(server, "EVERY", 0)
+    monkeypatch.setattr(server._Handler, "timeout", 0.5)
+    monkeypatch.setattr(server, "INTERVAL_S", 0)
     with socket.create_connection(("127.0.0.1", port_of(page))) as hanging, looking(page) as read:
         hanging.sendall(b"GET /events?user=7 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        until(lambda: read() and probe._trails)
-        until(lambda: read() and not probe._trails)
+        until(lambda: read() and probe._histories)
+        until(lambda: read() and not probe._histories)
 
 
 def test_its_end_ends_the_streams(probe):
