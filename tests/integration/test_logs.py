@@ -55,6 +55,6 @@ def test_a_job_says_where_its_threads_are_when_it_is_asked_to_and_goes_on(
     wait_until(lambda: "caught up" in job.log.read_text(), "the log says caught up", job)
     job.send_signal(signal.SIGUSR1)
     wait_until(lambda: "in main" in job.log.read_text(), "the log says in main", job)
-    assert "end_offsets.py" in job.log.read_text()
+    assert "end_offset_poller.py" in job.log.read_text()
     job.send_signal(signal.SIGTERM)
     assert end_of(job)[0] == 0
