@@ -72,6 +72,11 @@ def embedded_settings(embedded_kafka: EmbeddedKafka) -> Settings:
     return settings_of(embedded_kafka)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes a core with `-n auto`: tests of the whole job wait most of the time, for event time to go by."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests on a real Kafka go to one process of pytest-xdist, so that they share one cluster."""

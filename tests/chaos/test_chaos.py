@@ -6,7 +6,7 @@ from support.real_kafka import RealKafka
 from chaos import control
 from chaos.run import Options, run
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 SEED = 1
 FAULTS = ["kill-again", "pause-workers", "kill-behind-paused-broker", "kill-behind-dead-broker", "rescale", "outage"]

@@ -43,6 +43,7 @@ def test_row_that_is_written_can_be_read(real_kafka, topic):
     assert read(real_kafka, topic, 1) == ["a row"]
 
 
+@pytest.mark.slow
 def test_rows_outlive_a_killed_broker_and_it_comes_back(real_kafka, topic):
     write(real_kafka, topic, "before")
     real_kafka.kill_brokers(1)
@@ -53,6 +54,7 @@ def test_rows_outlive_a_killed_broker_and_it_comes_back(real_kafka, topic):
     assert all(sorted(partition.isrs) == [1, 2, 3] for partition in metadata.topics[topic].partitions.values())
 
 
+@pytest.mark.slow
 def test_row_waits_for_brokers_that_are_paused(real_kafka, topic):
     producer = Producer({"bootstrap.servers": real_kafka.brokers, "log_level": 0, "enable.idempotence": True})
     real_kafka.pause_brokers()
@@ -63,6 +65,7 @@ def test_row_waits_for_brokers_that_are_paused(real_kafka, topic):
     assert read(real_kafka, topic, 1) == ["patient"]
 
 
+@pytest.mark.slow
 def test_rows_outlive_a_stop_of_all_brokers(real_kafka, topic):
     write(real_kafka, topic, "kept")
     real_kafka.stop_brokers()

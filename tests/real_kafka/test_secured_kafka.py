@@ -16,7 +16,7 @@ from support.secured_kafka import PASSWORD, USER, Grant, SecuredKafka
 from dataflow.runtime.settings import KAFKA_PREFIX, Settings
 from dataflow.tools.verify import Topics, compare, expected
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 RULES = {"session_gap": 2.0, "match_window": 1.0, "allowed_lateness": 5.0}
 READ, WRITE = AclOperation.READ, AclOperation.WRITE
