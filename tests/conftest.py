@@ -72,6 +72,7 @@ def embedded_settings(embedded_kafka: EmbeddedKafka) -> Settings:
     return settings_of(embedded_kafka)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Two processes a core with `-n auto`: tests of the whole job wait most of the time, for event time to go by."""
     return 2 * (os.cpu_count() or 1)
