@@ -1,1 +1,1 @@
-"""Commands beside the job: demo, verify, explain, redrive."""
+"""The commands beside the job: demo, verify, explain and redrive."""

@@ -11,7 +11,7 @@ from support.programs import Programs, environment
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
 from dataflow.tools.explain import command
-from dataflow.tools.explain.collect import REDRIVEN
+from dataflow.tools.redriven import REDRIVEN
 
 Explain = Callable[..., tuple[int, list[str]]]
 
@@ -94,7 +94,7 @@ def test_a_user_is_drawn_with_sessions_amounts_and_what_was_late(explain):
         "amount 2.50, of the purchase event at 12:00:10",
         "suspicious, type 2: no page-view among its 1 event",
         "late  2024-03-13 12:00:12  page-view  user-events/0/3",
-        "48 s below the mark of its partition, 5 s are allowed: row 2 had set it at 2024-03-13 12:01:00",
+        "48 s below the highest time of its partition, 5 s are allowed: row 2 set it to 2024-03-13 12:01:00",
         "unmatched  2024-03-13 12:01:40  purchase row of 1  purchases/0/2",
         "dead letter  user-events/0/4",
         "The output topics hold exactly this.",
@@ -154,14 +154,14 @@ def test_rows_that_are_not_written_yet_or_twice_are_told(explain, written):
         write(kafka.brokers, "user-events", 0, event(0))
         write(kafka.brokers, "user-events", 0, event(1), [(REDRIVEN, b"dead-letters/1/5")])
         told = data(explain("--user", "1", "--json", settings=settings, stop_at_end="1"))
-        assert [(each["rows"], each["what"][:9]) for each in told["differences"]] == [(2, "not there")]
+        assert [(each["rows"], each["what"][:7]) for each in told["differences"]] == [(2, "missing")]
         assert [each["redriven_from"] for each in told["sessions"][0]["events"]] == [None, "dead-letters/1/5"]
         for row in told["sessions"][0]["visits"]:
             write(kafka.brokers, "visits", 0, row.encode())
         assert data(explain("--user", "1", "--json", settings=settings, stop_at_end="1"))["agrees"]
         write(kafka.brokers, "visits", 0, row.encode())
         (difference,) = data(explain("--user", "1", "--json", settings=settings))["differences"]
-        assert (difference["rows"], difference["what"]) == (1, "there more often than once")
+        assert (difference["rows"], difference["what"]) == (1, "written more than once")
 
 
 def test_what_the_job_called_late_because_a_partition_had_run_dry_is_told_as_the_job_did(explain, written):
@@ -175,7 +175,9 @@ def test_what_the_job_called_late_because_a_partition_had_run_dry_is_told_as_the
         told = data(explain("--user", "1", "--json", settings=settings))
         assert told["agrees"] and not told["sessions"]
         assert [(row["message"], row["overtaken"]) for row in told["late"]] == [("user-events/0/0", True)]
-        assert "dry and the job had gone on without it" in str(explain("--user", "1", settings=settings))
+        assert "the partition was idle and the watermark had passed the row" in str(
+            explain("--user", "1", settings=settings)
+        )
 
 
 @pytest.mark.parametrize(

@@ -21,17 +21,17 @@ def explained(
     user: int = 1,
     rules: Rules = Rules(),
     settings: Settings = SETTINGS,
-    asked: int = LONG_AFTER,
+    as_of: int = LONG_AFTER,
     overtaken: Collection[str] = (),
 ) -> Report:
     partitions = []
     for source, records in logs.items():
         decode = decode_event if source.startswith("user-events") else decode_purchase
-        partition = ObservedPartition(source, decode, rules.lateness, asked, b"%d" % user)
+        partition = ObservedPartition(source, decode, rules.lateness, as_of, b"%d" % user)
         for record in records:
             partition.read(Message(record))
         partitions.append(partition)
-    return build_report(b"%d" % user, partitions, rules, settings, asked, overtaken)
+    return build_report(b"%d" % user, partitions, rules, settings, as_of, overtaken)
 
 
 def users(logs: Logs) -> set[int]:

@@ -1,1 +1,1 @@
-"""Why did this come out like that? ``python -m dataflow explain``, by the very code of the rules."""
+"""``python -m dataflow explain``: why a session or row came out as it did, by the job's own rules."""

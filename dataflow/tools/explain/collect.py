@@ -1,54 +1,52 @@
-"""Goes through whole partitions and keeps of them one user's rows, and how each was judged.
+"""Reads whole input partitions and collects one user's rows, each with the job's decision about it.
 
-A row is late by what stands before it in its partition, whosever that is: so every row is read as the job reads it,
-and nearly all are forgotten at once.
+Whether a row is late depends on all rows before it in its partition, also on those of other users. So every row is read
+as the job reads it, and only the rows of the user are remembered.
 """
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from dataflow.clickstream.records import Event, InputRecord, Purchase
+from dataflow.streaming import partition_reader
 from dataflow.streaming.batches import PolledBatch, RejectedRecord
 from dataflow.streaming.partition_reader import Decode, PartitionReader, Unreadable
-from dataflow.streaming.partition_reader import Message as Readable
 from dataflow.streaming.position import PARTITION_LIMIT
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 from dataflow.streaming.watermark import SourceProgress
+from dataflow.tools.redriven import MessageWithHeaders, redriven_from
 
-REDRIVEN = "redriven-from"  # header of a row that `redrive` has put back: "topic/partition/offset" of where it was
-
-_MILLISECOND = 1_000
+_MILLISECOND = 1_000  # microseconds
 
 
-class Message(Readable, Protocol):
-    """What is needed of `confluent_kafka.Message`."""
-
-    def headers(self) -> list[tuple[str, bytes]] | None: ...
+class Message(partition_reader.Message, MessageWithHeaders, Protocol):
+    """The part of a message that `ObservedPartition` needs."""
 
 
 @dataclass(frozen=True)
 class MaxTimestampAt:
-    """A partition's mark, and which row made it when."""
+    """The max timestamp of a partition, and the row that set it."""
 
     time: Time = MIN_TIME
-    offset: int | None = None
-    stored: Time = MAX_TIME
+    offset: int | None = None  # of that row; None: the partition has no row yet
+    stored: Time = MAX_TIME  # when Kafka stored that row, microseconds; MAX_TIME: not known
 
 
 @dataclass(frozen=True)
 class ObservedRow:
-    """A row of the user, and how its own partition judged it."""
+    """A readable row of the user, and whether its own partition makes it late."""
 
     row: InputRecord
     source: str  # "topic/partition"
     offset: int
-    stored: Time  # END if the record does not say when
-    max_timestamp: MaxTimestampAt  # of the rows before it
+    stored: Time  # when Kafka stored it, microseconds; MAX_TIME: not known
+    max_timestamp: MaxTimestampAt  # of the partition before this row
     late: bool
-    redriven: str | None
+    redriven: str | None  # "topic/partition/offset" of the dead letter or late event that it was
 
     @property
     def where(self) -> str:
+        """The row's address, "topic/partition/offset"."""
         return f"{self.source}/{self.offset}"
 
     @property
@@ -66,25 +64,26 @@ class ObservedRow:
 
 @dataclass(frozen=True)
 class ObservedDeadLetter:
-    """A message of the user that cannot be read."""
+    """An unreadable message of the user."""
 
     rejected: RejectedRecord
-    stored: Time
+    stored: Time  # when Kafka stored it, microseconds; MAX_TIME: not known
 
     @property
     def where(self) -> str:
+        """The message's address, "topic/partition/offset"."""
         return f"{self.rejected.source}/{self.rejected.offset}"
 
 
 class ObservedPartition:
-    """One input partition, which is read message by message from the first one on.
+    """One input partition, which is read message by message from its first one.
 
     Args:
         source: "topic/partition".
-        decode: reads the topic's messages.
+        decode: decodes the topic's messages.
         lateness: allowed lateness, in microseconds.
         now: the wall clock, in microseconds.
-        user: whose rows are kept; None: nobody's.
+        user: the user whose rows are collected; None: no rows are.
     """
 
     def __init__(self, source: str, decode: Decode, lateness: int, now: int, user: bytes | None = None) -> None:
@@ -94,51 +93,43 @@ class ObservedPartition:
         self.dead: list[ObservedDeadLetter] = []
         self._reader = PartitionReader(source, decode, lateness)
         self._decode = decode
-        self._time = SourceProgress(source, MIN_TIME, now, None, ())
+        self._progress = SourceProgress(source, MIN_TIME, now, None, ())
         self._user = user
 
     def read(self, message: Message) -> PolledBatch:
-        """Reads the next message; returns what it was."""
-        poll, before = self._reader.read((message,), self._time), self.max_timestamp
-        if poll.time.max_timestamp > before.time:
-            self.max_timestamp = MaxTimestampAt(poll.time.max_timestamp, message.offset(), stored(message))
+        """Reads the next message, and returns it as a batch of one."""
+        batch, before = self._reader.read((message,), self._progress), self.max_timestamp
+        if batch.time.max_timestamp > before.time:
+            self.max_timestamp = MaxTimestampAt(batch.time.max_timestamp, message.offset(), stored(message))
         if self._user is not None:
-            self._keep(message, poll, before)
-        return poll
+            self._collect(message, batch, before)
+        return batch
 
     def set_clock(self, now: int) -> None:
-        """The wall clock has gone on, to so many microseconds."""
-        self._time = self._time._replace(now=now)
+        """Sets the wall clock, in microseconds."""
+        self._progress = self._progress._replace(now=now)
 
-    def _keep(self, message: Message, poll: PolledBatch, before: MaxTimestampAt) -> None:
-        for row in poll.rows or poll.late:
+    def _collect(self, message: Message, batch: PolledBatch, before: MaxTimestampAt) -> None:
+        for row in batch.rows or batch.late:
             if row.user == self._user:
-                late, put_back = bool(poll.late), redriven_from(message)
+                late, redriven = bool(batch.late), redriven_from(message)
                 self.rows.append(
-                    ObservedRow(row, self.source, message.offset(), stored(message), before, late, put_back)
+                    ObservedRow(row, self.source, message.offset(), stored(message), before, late, redriven)
                 )
-        for rejected in poll.unreadable:
+        for rejected in batch.unreadable:
             if self._is_of_user(rejected):
                 self.dead.append(ObservedDeadLetter(rejected, stored(message)))
 
     def _is_of_user(self, rejected: RejectedRecord) -> bool:
         if rejected.key is not None:
             return rejected.key == self._user
-        try:
+        try:  # it may be readable, but too far ahead of the clock
             return bool(self._decode(rejected.value, rejected.offset * PARTITION_LIMIT).user == self._user)
         except Unreadable:
             return False
 
 
 def stored(message: Message) -> Time:
-    """When Kafka stored a message, in microseconds; END if it does not say."""
+    """When Kafka stored a message, in microseconds; MAX_TIME: not known."""
     milliseconds = message.timestamp()[1]
     return milliseconds * _MILLISECOND if milliseconds > 0 else MAX_TIME
-
-
-def redriven_from(message: Message) -> str | None:
-    """Where a message was before it was put back, if it was."""
-    for name, value in message.headers() or ():
-        if name == REDRIVEN:
-            return value.decode(errors="replace") if value is not None else None
-    return None

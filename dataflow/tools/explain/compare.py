@@ -1,4 +1,4 @@
-"""What the output topics hold of a user, against what the log gives."""
+"""Compares the output topics' rows of a user with the rows that the input topics give."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -11,30 +11,30 @@ from dataflow.kafka.messages import Message
 from dataflow.runtime.settings import Settings
 from dataflow.tools.explain.report import OPEN, OutputRow, OutputRows, Report, SessionReport, outputs_of
 
-NOT_YET = "not there (yet): is the job running, with these settings, and has it read this far?"
-ELSEWISE = (
-    "there, and not given by this log and these settings: written with other settings or by an older version, "
-    "or its rows are no longer in the input"
+MISSING = "missing: is the job running with these settings, and has it read this far?"
+UNEXPECTED = (
+    "not expected from the input topics and these settings: written with other settings or by an older version, "
+    "or its input rows have been removed"
 )
-TWICE = "there more often than once"
+DUPLICATE = "written more than once"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Rows of one topic that are alike in what is wrong with them."""
+    """Rows of one topic that differ in the same way."""
 
     topic: str
-    of: str  # a session, or a reason
+    of: str  # the session, or the reason and the origin of a rejected row
     rows: int
-    what: str
+    what: str  # MISSING, UNEXPECTED or DUPLICATE
 
 
 class Found:
-    """The rows of one user in the output topics, and those made of some messages.
+    """The rows in the output topics that belong to a user, or that were made from certain messages.
 
     Args:
-        user: whose rows.
-        origins: "topic/partition/offset" of messages; dead letters that were made of them are taken too.
+        user: the user; None: no rows of a user.
+        origins: "topic/partition/offset" of unreadable messages, whose dead letters are collected too.
     """
 
     def __init__(self, user: bytes | None, origins: Collection[str]) -> None:
@@ -42,55 +42,62 @@ class Found:
         self._user = user
         self._origins = frozenset(origins)
 
-    def take(self, message: Message) -> None:
-        """Looks at one row of any output topic."""
-        mine = self._user is not None and message.key() == self._user
-        headers = message.headers() if mine or self._origins else None
-        if mine or headers and message_origin(headers) in self._origins:
+    def add(self, message: Message) -> None:
+        """Adds a message of an output topic, if it is such a row."""
+        of_user = self._user is not None and message.key() == self._user
+        headers = message.headers() if of_user or self._origins else None
+        if of_user or headers and message_origin(headers) in self._origins:
             row = message.key(), message.value(), tuple(headers or ())
             self.rows.setdefault(message.topic(), Counter())[row] += 1
 
     def late(self) -> set[str]:
-        """Which messages the job has called late."""
-        headers = (dict(row[2]) for rows in self.rows.values() for row in rows if row[2])
-        return {message_origin(each.items()) for each in headers if each.get("reason") == LATE.encode()}
+        """The origins of the rows that the job rejected as late."""
+        rejected = (dict(row[2]) for rows in self.rows.values() for row in rows if row[2])
+        return {message_origin(headers.items()) for headers in rejected if headers.get("reason") == LATE.encode()}
 
 
 def message_origin(headers: Iterable[tuple[str, bytes | None]]) -> str:
-    """The message that a rejected row was, "topic/partition/offset"."""
-    named = {name: (value or b"").decode(errors="replace") for name, value in headers}
-    return "/".join(named.get(name, "") for name in ("topic", "partition", "offset"))
+    """The message that a rejected row was, "topic/partition/offset", by its headers."""
+    texts = {name: (value or b"").decode(errors="replace") for name, value in headers}
+    return "/".join(texts.get(name, "") for name in ("topic", "partition", "offset"))
 
 
 def overtaken(report: Report, found: Found) -> set[str]:
-    """Rows that are on time by the log, and that the job has called late: it had gone on without their partition."""
-    on_time = {step.seen.where for session in report.sessions for step in session.steps}
-    on_time |= {seen.where for seen in report.purchases}
+    """Rows that are on time in their partition, and that the job rejected as late.
+
+    The partition was idle when they came, and the watermark had passed them.
+    """
+    on_time = {step.observed.where for session in report.sessions for step in session.steps}
+    on_time |= {observed.where for observed in report.purchases}
     return on_time & found.late()
 
 
 def compare(report: Report, found: Found) -> list[Difference]:
-    """Where the topics hold something else than they should by now, or could."""
+    """The rows of the output topics that are missing, unexpected or duplicate.
+
+    Rows of open sessions may be there, but need not: a job that stops at the end writes them.
+    """
     differences: Counter[tuple[str, str, str]] = Counter()
     for topic in {**report.written, **report.to_come, **found.rows}:
         due, to_come = report.written.get(topic, Counter()), report.to_come.get(topic, Counter())
-        held = found.rows.get(topic, Counter())
-        for row, count in (due - held).items():
-            differences[topic, _of(row), NOT_YET] += count
-        for row, count in (held - due - to_come).items():
-            differences[topic, _of(row), TWICE if row in due or row in to_come else ELSEWISE] += count
+        present = found.rows.get(topic, Counter())
+        for row, count in (due - present).items():
+            differences[topic, _of(row), MISSING] += count
+        for row, count in (present - due - to_come).items():
+            differences[topic, _of(row), DUPLICATE if row in due or row in to_come else UNEXPECTED] += count
     return [Difference(topic, of, count, what) for (topic, of, what), count in differences.items()]
 
 
 def in_topics(session: SessionReport, found: Found, settings: Settings) -> str:
-    """What the topics hold of a session."""
-    rows = [
-        (topic, row, count) for topic, made in outputs_of([session], settings).items() for row, count in made.items()
+    """Whether a session's rows are in the output topics, in words."""
+    is_present = [
+        found.rows.get(topic, Counter())[row] >= count
+        for topic, rows in outputs_of([session], settings).items()
+        for row, count in rows.items()
     ]
-    there = [found.rows.get(topic, Counter())[row] >= count for topic, row, count in rows]
-    if all(there):
-        return "and written all the same, as by a job that stopped at the end" if session.state == OPEN else "written"
-    if any(there):
+    if all(is_present):
+        return "but already written, as by a job that stops at the end" if session.state == OPEN else "written"
+    if any(is_present):
         return "written in part"
     return "not written yet"
 
@@ -100,6 +107,7 @@ class _Visit(msgspec.Struct):
 
 
 def _of(row: OutputRow) -> str:
+    """What a row belongs to: its session, or the reason and the origin of a rejected row."""
     headers = dict(row[2])
     if "reason" in headers:
         return f"{headers['reason'].decode(errors='replace')}: {message_origin(row[2])}"

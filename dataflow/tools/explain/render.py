@@ -1,4 +1,4 @@
-"""The story as a timeline in the terminal, and as JSON."""
+"""Renders a report as a timeline in the terminal, and as JSON."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,18 +15,27 @@ from dataflow.observability.formatting import duration, pluralize, shortened, ti
 from dataflow.streaming.time import MIN_TIME, Time
 from dataflow.tools.explain.collect import ObservedDeadLetter, ObservedRow
 from dataflow.tools.explain.compare import Difference
-from dataflow.tools.explain.report import CLOSED_BY_LOG, OPEN, Candidate, Report, ReportPart, SessionReport, Step
+from dataflow.tools.explain.report import (
+    CLOSED_BY_LOG,
+    EQUAL,
+    OPEN,
+    Candidate,
+    Report,
+    ReportPart,
+    SessionReport,
+    Step,
+)
 
 
 class Renderer:
-    """Draws parts of a story.
+    """Prints a report.
 
     Args:
-        console: where.
-        story: what there is to say.
+        console: where to print.
+        report: the whole report.
         rules: the numbers in the rules.
-        in_topics: says what the output topics hold of a session.
-        asked_for: "topic/partition/offset" of the message that was asked for, to be marked.
+        in_topics: says whether a session's rows are in the output topics.
+        asked_for: "topic/partition/offset" of the message to highlight; None: no message.
     """
 
     def __init__(
@@ -44,10 +53,10 @@ class Renderer:
         self._asked_for = asked_for
 
     def head(self) -> None:
-        """Who it is about, and how far event time is."""
-        report, waiting = self._report, self._report.waiting
+        """Prints the user with counts, and the watermark if something waits for it."""
+        report, watermarks = self._report, self._report.watermarks
         if not report.user:
-            return  # a message that is nobody's
+            return  # the report is about a message without a user
         parts = (
             f"{pluralize(sum(len(session.steps) for session in report.sessions), 'event')} on time",
             pluralize(len(report.purchases), "purchase row"),
@@ -57,79 +66,84 @@ class Renderer:
         )
         self._say(f"user {report.user.decode()}: {', '.join(parts)}", "bold")
         if any(session.state == OPEN for session in report.sessions) or report.undecided:
-            made = "has no row yet" if waiting.lowest_mark.offset is None else (
-                f"is at {utc_text(waiting.lowest_mark.time)}, by its row {waiting.lowest_mark.offset}"
-            )  # fmt: skip
+            lowest = watermarks.lowest
+            at = f"is at {utc_text(lowest.time)}, by its row {lowest.offset}"
             self._say(
-                f"the watermark is held at {utc_text(waiting.watermark)} by {waiting.lowest}, which {made}; a job that "
-                f"has read everything goes on by the clock and is at {utc_text(waiting.by_clock)}",
+                f"{watermarks.lowest_source} holds the watermark at {utc_text(watermarks.by_log)}: it "
+                f"{at if lowest.offset is not None else 'has no row yet'}. The watermark of a job that has read "
+                f"everything follows the clock and is at {utc_text(watermarks.by_clock)}",
                 "dim",
             )
 
     def part(self, part: ReportPart) -> None:
-        """Sessions, and what is not in one."""
-        for told in part.sessions:
-            self._session(told)
+        """Prints sessions, and the rows that are in none."""
+        for session in part.sessions:
+            self._session(session)
         self._late(part.late)
         self._overtaken(part.overtaken)
-        self._unmatched(part.unmatched, "no")
-        self._unmatched(part.undecided, "so far no")
+        self._unmatched(part.unmatched, "no purchase event")
+        self._unmatched(part.undecided, "so far no purchase event")
         self._dead(part.dead)
 
     def end(self, differences: list[Difference], notes: list[str]) -> None:
-        """Whether the topics hold what is told here, and what else there is to know."""
+        """Prints the notes, and whether the output topics agree with the report."""
         self._say()
         for note in notes:
             self._say(f"Note: {note}.", "yellow")
         if not differences:
             self._say("The output topics hold exactly this.", "green")
             return
-        self._say("The output topics hold something else:", "bold yellow")
-        for each in differences:
-            self._say(f"   {each.topic}: {pluralize(each.rows, 'row')} of {each.of}: {each.what}", "yellow")
+        self._say("The output topics differ:", "bold yellow")
+        for difference in differences:
+            rows = pluralize(difference.rows, "row")
+            self._say(f"   {difference.topic}: {rows} of {difference.of}: {difference.what}", "yellow")
 
-    def _session(self, told: SessionReport) -> None:
-        color = "yellow" if told.finished.suspicion is not None else "green" if told.state != OPEN else "cyan"
+    def _session(self, session: SessionReport) -> None:
+        color = "yellow" if session.result.suspicion is not None else "green" if session.state != OPEN else "cyan"
         self._say()
-        self._say(f"session {told.identity}  {told.state}, {self._in_topics(told)}", f"bold {color}")
-        self._say(f" ┌ began {utc_text(told.start)}: {self._began(told)}", color)
-        width = max(len(step.event.event_type) for step in told.steps)
-        for step in told.steps:
-            self._step(step, width, color, first=step is told.steps[0])
-        self._say(f" └ ended {utc_text(told.end)}: {self._ended(told)}", color)
-        self._say(f"   {self._amount(told)}")
-        if reason := suspicious_because(told, self._rules):
-            self._say(f"   suspicious, type {told.finished.suspicion}: {reason}", "yellow")
+        self._say(f"session {session.identity}  {session.state}, {self._in_topics(session)}", f"bold {color}")
+        self._say(f" ┌ began {utc_text(session.start)}: {self._began(session)}", color)
+        width = max(len(step.event.event_type) for step in session.steps)
+        for step in session.steps:
+            self._step(step, width, color, first=step is session.steps[0])
+        self._say(f" └ ended {utc_text(session.end)}: {self._ended(session)}", color)
+        self._say(f"   {self._amount(session)}")
+        if reason := suspicious_because(session, self._rules):
+            self._say(f"   suspicious, type {session.result.suspicion}: {reason}", "yellow")
 
     def _late(self, rows: Iterable[ObservedRow]) -> None:
-        for seen in rows:
-            self._not_taken("late", seen)
-            below, allowed = int(seen.max_timestamp.time - seen.row.time), self._rules.lateness
+        for observed in rows:
+            self._rejected("late", observed)
+            below, allowed = int(observed.max_timestamp.time - observed.row.time), self._rules.lateness
             self._say(
-                f"   {duration(below)} below the mark of its partition, {duration(allowed)} are allowed: "
-                f"row {seen.max_timestamp.offset} had set it at {utc_text(seen.max_timestamp.time)}"
+                f"   {duration(below)} below the highest time of its partition, {duration(allowed)} are allowed: "
+                f"row {observed.max_timestamp.offset} set it to {utc_text(observed.max_timestamp.time)}"
             )
 
     def _overtaken(self, rows: Iterable[ObservedRow]) -> None:
-        for seen in rows:
-            self._not_taken("late", seen)
+        for observed in rows:
+            self._rejected("late", observed)
             self._say(
-                "   on time by its partition and these settings, but the job has called it late: the partition had run "
-                "dry and the job had gone on without it, or it had other settings; a replay would take it"
+                "   on time in its partition by these settings, but the job rejected it: the partition was idle and the "
+                "watermark had passed the row, or the job had other settings. In a replay it would be on time"
             )
 
-    def _unmatched(self, rows: Iterable[ObservedRow], no: str) -> None:
-        for seen in rows:
-            self._not_taken("unmatched", seen)
-            self._say(f"   {no} purchase event of this user lies within {duration(self._rules.window)} of it")
+    def _unmatched(self, rows: Iterable[ObservedRow], no_event: str) -> None:
+        for observed in rows:
+            self._rejected("unmatched", observed)
+            self._say(f"   {no_event} of this user lies within {duration(self._rules.window)} of it")
 
-    def _not_taken(self, why: str, seen: ObservedRow) -> None:
-        what = seen.event.event_type if type(seen.row) is Event else f"purchase row of {seen.purchase.amount.decode()}"
+    def _rejected(self, why: str, observed: ObservedRow) -> None:
+        what = (
+            observed.event.event_type
+            if type(observed.row) is Event
+            else f"purchase row of {observed.purchase.amount.decode()}"
+        )
         self._say()
-        self._say(f"{why}  {utc_text(seen.row.time)}  {what}  {self._where(seen)}", "bold red")
+        self._say(f"{why}  {utc_text(observed.row.time)}  {what}  {self._where(observed)}", "bold red")
 
-    def _dead(self, letters: Iterable[ObservedDeadLetter]) -> None:
-        for dead in letters:
+    def _dead(self, dead_letters: Iterable[ObservedDeadLetter]) -> None:
+        for dead in dead_letters:
             self._say()
             self._say(f"dead letter  {dead.where}", "bold red")
             self._say(f"   {dead.rejected.reason}")
@@ -139,8 +153,8 @@ class Renderer:
         event = step.event
         gap = "" if step.gap is None or first else f"+{duration(step.gap)}"
         line = f"{time_of_day(event.time):<15} {gap:>12}  {event.event_type:<{width}}  page {event.page:<6} "
-        line += self._where(step.seen)
-        self._line(color, line, "bold" if step.seen.where == self._asked_for else "")
+        line += self._where(step.observed)
+        self._line(color, line, "bold" if step.observed.where == self._asked_for else "")
         if event.event_type == PURCHASE and not step.candidates:
             self._line(color, f"{'':28}  no amount: no purchase row within {duration(self._rules.window)}", "dim")
         for candidate in step.candidates:
@@ -149,7 +163,7 @@ class Renderer:
             )
 
     def _candidate(self, step: Step, candidate: Candidate) -> str:
-        row = candidate.seen.purchase
+        row = candidate.observed.purchase
         apart = row.time - step.event.time
         side = "at the same time" if not apart else f"{duration(abs(apart))} {'later' if apart > 0 else 'earlier'}"
         if candidate.beaten_by is not None:
@@ -157,38 +171,39 @@ class Renderer:
         elif len(step.candidates) == 1:
             verdict = "taken: the only one"
         else:
-            verdict = f"taken: {_WON[step.candidates[1].beaten_by or 'no less']}"
-        return f"{row.amount.decode()}  {self._where(candidate.seen)}  {side}, page {row.page}  {verdict}"
+            verdict = f"taken: {_WON[step.candidates[1].beaten_by or EQUAL]}"
+        return f"{row.amount.decode()}  {self._where(candidate.observed)}  {side}, page {row.page}  {verdict}"
 
-    def _began(self, told: SessionReport) -> str:
-        gap = told.steps[0].gap
+    def _began(self, session: SessionReport) -> str:
+        gap = session.steps[0].gap
         if gap is None:
             return "the first event of this user"
         return f"{duration(gap)} after the event before, more than the gap of {duration(self._rules.gap)}"
 
-    def _ended(self, told: SessionReport) -> str:
+    def _ended(self, session: SessionReport) -> str:
         sessions = self._report.sessions
-        after = sessions[sessions.index(told) + 1 :]
+        after = sessions[sessions.index(session) + 1 :]
         if after:
-            apart = after[0].start - told.end
+            apart = after[0].start - session.end
             text = f"the next event is {duration(apart)} later, more than the gap of {duration(self._rules.gap)}"
         else:
             text = "the last event of this user"
-        if told.state == OPEN:
-            return f"{text}; still open, it closes at {utc_text(told.due)} at the earliest, if nothing more comes"
+        if session.state == OPEN:
+            return f"{text}; still open, it closes at {utc_text(session.due)} at the earliest, if no further row comes"
         return text
 
-    def _amount(self, told: SessionReport) -> str:
-        if told.paid_by is None:
-            buys = sum(step.event.event_type == PURCHASE for step in told.steps)
-            return f"amount 0: {'none of its purchase events has one' if buys else 'no purchase event'}"
-        others = sum(bool(step.candidates) for step in told.steps) - 1
-        last = f", the last of {others + 1} that have one" if others else ""
-        return f"amount {told.finished.amount.decode()}, of the purchase event at {time_of_day(told.paid_by.event.time)}{last}"
+    def _amount(self, session: SessionReport) -> str:
+        if session.paid_by is None:
+            has_purchase = any(step.event.event_type == PURCHASE for step in session.steps)
+            return f"amount 0: {'no purchase event has an amount' if has_purchase else 'no purchase event'}"
+        with_amount = sum(bool(step.candidates) for step in session.steps)
+        last = f", the last of {with_amount} that have one" if with_amount > 1 else ""
+        at = time_of_day(session.paid_by.event.time)
+        return f"amount {session.result.amount.decode()}, of the purchase event at {at}{last}"
 
-    def _where(self, seen: ObservedRow) -> str:
-        asked = "  ◀ asked for" if seen.where == self._asked_for else ""
-        return seen.where + (f" (put back from {seen.redriven})" if seen.redriven else "") + asked
+    def _where(self, observed: ObservedRow) -> str:
+        put_back = f" (put back from {observed.redriven})" if observed.redriven else ""
+        return observed.where + put_back + ("  ◀ asked for" if observed.where == self._asked_for else "")
 
     def _line(self, color: str, text: str, style: str) -> None:
         self._print(Text.assemble((" │ ", color), (text.rstrip(), style)))
@@ -205,26 +220,26 @@ _BEATEN = {
     "nearer": "the other is nearer",
     "later": "the other is as near, and later",
     "larger": "the other is of the same time, and larger",
-    "by its text": "the other is the same number, and stands behind it as text",
-    "no less": "the other is its equal",
+    "by its text": "the other is the same number, and its text sorts later",
+    EQUAL: "the other is equal",
 }
-_WON = {  # by why the second best was beaten
+_WON = {  # by the reason for which the second best was beaten
     "same page": "of the same page",
     "nearer": "the nearest",
-    "later": "of the nearest the latest",
+    "later": "the latest of the nearest",
     "larger": "the largest",
-    "by its text": "the last by its text",
-    "no less": "equal to the other",
+    "by its text": "its text sorts last",
+    EQUAL: "equal to the other",
 }
 
 
-def suspicious_because(told: SessionReport, rules: Rules) -> str | None:
-    """What makes a session suspicious."""
-    suspicion = told.finished.suspicion
-    return explanation_of(suspicion, told.finished.events, rules.thresholds) if suspicion is not None else None
+def suspicious_because(session: SessionReport, rules: Rules) -> str | None:
+    """Why a session is suspicious; None: it is not."""
+    suspicion = session.result.suspicion
+    return explanation_of(suspicion, session.result.events, rules.thresholds) if suspicion is not None else None
 
 
-# --- for machines ---
+# --- JSON ---
 
 
 def as_data(
@@ -235,95 +250,101 @@ def as_data(
     differences: list[Difference],
     notes: list[str],
 ) -> dict[str, Any]:
-    """Everything that is drawn; times are Unix seconds, distances seconds."""
-    waiting = report.waiting
-    undecided = {seen.where for seen in report.undecided}
-    taken_over = {seen.where for seen in report.overtaken}
+    """The report as a JSON object; times are Unix seconds, durations are seconds. See `Renderer` for the arguments."""
+    watermarks = report.watermarks
     return {
         "user_id": int(report.user) if report.user else None,
-        "sessions": [_session(told, rules, in_topics(told)) for told in part.sessions],
-        "late": [
-            {
-                **_row(seen),
-                "mark": None if seen.where in taken_over else unix_seconds(seen.max_timestamp.time),
-                "mark_offset": None if seen.where in taken_over else seen.max_timestamp.offset,
-                "below_mark": None if seen.where in taken_over else _distance(seen.max_timestamp.time - seen.row.time),
-                "overtaken": seen.where in taken_over,
-            }
-            for seen in part.late + part.overtaken
-        ],
+        "sessions": [_session(session, rules, in_topics(session)) for session in part.sessions],
+        "late": [_late(observed) for observed in part.late] + [_overtaken(observed) for observed in part.overtaken],
         "unmatched_purchases": [
-            {**_row(seen), "decided": seen.where not in undecided} for seen in part.unmatched + part.undecided
+            *({**_row(observed), "decided": True} for observed in part.unmatched),
+            *({**_row(observed), "decided": False} for observed in part.undecided),
         ],
         "dead_letters": [
-            {"message": each.where, "reason": each.rejected.reason, "value": _text(each.rejected.value)}
-            for each in part.dead
+            {"message": dead.where, "reason": dead.rejected.reason, "value": _text(dead.rejected.value)}
+            for dead in part.dead
         ],
-        "watermark": unix_seconds(waiting.watermark),
-        "watermark_by_clock": unix_seconds(waiting.by_clock),
+        "watermark": unix_seconds(watermarks.by_log),
+        "watermark_by_clock": unix_seconds(watermarks.by_clock),
         "lowest_mark": {
-            "partition": waiting.lowest,
-            "time": unix_seconds(waiting.lowest_mark.time),
-            "offset": waiting.lowest_mark.offset,
+            "partition": watermarks.lowest_source,
+            "time": unix_seconds(watermarks.lowest.time),
+            "offset": watermarks.lowest.offset,
         },
         "notes": notes,
         "agrees": not differences,
         "differences": [
-            {"topic": each.topic, "of": each.of, "rows": each.rows, "what": each.what} for each in differences
+            {"topic": difference.topic, "of": difference.of, "rows": difference.rows, "what": difference.what}
+            for difference in differences
         ],
     }
 
 
-def _session(told: SessionReport, rules: Rules, in_topics: str) -> dict[str, Any]:
-    finished = told.finished
+def _session(session: SessionReport, rules: Rules, in_topics: str) -> dict[str, Any]:
+    result = session.result
     return {
-        "session_id": told.identity,
-        "start": unix_seconds(told.start),
-        "end": unix_seconds(told.end),
-        "state": told.state,
-        "closed": told.state != OPEN,
-        "closed_by_log": told.state == CLOSED_BY_LOG,
-        "due": unix_seconds(told.due),
+        "session_id": session.identity,
+        "start": unix_seconds(session.start),
+        "end": unix_seconds(session.end),
+        "state": session.state,
+        "closed": session.state != OPEN,
+        "closed_by_log": session.state == CLOSED_BY_LOG,
+        "due": unix_seconds(session.due),
         "in_topics": in_topics,
-        "amount": finished.amount.decode(),
-        "amount_of": told.paid_by.seen.where if told.paid_by is not None else None,
-        "suspicious": finished.suspicion,
-        "suspicious_because": suspicious_because(told, rules),
-        "gap_before": _distance(told.steps[0].gap),
+        "amount": result.amount.decode(),
+        "amount_of": session.paid_by.observed.where if session.paid_by is not None else None,
+        "suspicious": result.suspicion,
+        "suspicious_because": suspicious_because(session, rules),
+        "gap_before": _seconds(session.steps[0].gap),
         "events": [
             {
-                **_row(step.seen),
-                "gap": _distance(step.gap),
+                **_row(step.observed),
+                "gap": _seconds(step.gap),
                 "candidates": [
                     {
-                        **_row(each.seen),
-                        "amount": each.seen.purchase.amount.decode(),
-                        "same_page": each.match.same_page,
-                        "taken": each.beaten_by is None,
-                        "beaten_by": each.beaten_by,
+                        **_row(candidate.observed),
+                        "amount": candidate.observed.purchase.amount.decode(),
+                        "same_page": candidate.match.same_page,
+                        "taken": candidate.beaten_by is None,
+                        "beaten_by": candidate.beaten_by,
                     }
-                    for each in step.candidates
+                    for candidate in step.candidates
                 ],
             }
-            for step in told.steps
+            for step in session.steps
         ],
-        "visits": [row.decode() for row in encode_visits(finished.events, finished.identity, finished.amount)],
+        "visits": [row.decode() for row in encode_visits(result.events, result.identity, result.amount)],
     }
 
 
-def _row(seen: ObservedRow) -> dict[str, Any]:
-    row = seen.row
+def _late(observed: ObservedRow) -> dict[str, Any]:
+    highest = observed.max_timestamp
     return {
-        "message": seen.where,
-        "time": unix_seconds(row.time),
-        "stored": unix_seconds(seen.stored),
-        "page_id": row.page,
-        **({"event_type": row.event_type} if type(row) is Event else {"amount": seen.purchase.amount.decode()}),
-        "redriven_from": seen.redriven,
+        **_row(observed),
+        "mark": unix_seconds(highest.time),
+        "mark_offset": highest.offset,
+        "below_mark": _seconds(highest.time - observed.row.time),
+        "overtaken": False,
     }
 
 
-def _distance(microseconds: Time | None) -> float | None:
+def _overtaken(observed: ObservedRow) -> dict[str, Any]:
+    return {**_row(observed), "mark": None, "mark_offset": None, "below_mark": None, "overtaken": True}
+
+
+def _row(observed: ObservedRow) -> dict[str, Any]:
+    row = observed.row
+    return {
+        "message": observed.where,
+        "time": unix_seconds(row.time),
+        "stored": unix_seconds(observed.stored),
+        "page_id": row.page,
+        **({"event_type": row.event_type} if type(row) is Event else {"amount": observed.purchase.amount.decode()}),
+        "redriven_from": observed.redriven,
+    }
+
+
+def _seconds(microseconds: Time | None) -> float | None:
     return unix_seconds(microseconds) if microseconds is not None and microseconds != MIN_TIME else None
 
 

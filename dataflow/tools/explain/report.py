@@ -1,6 +1,7 @@
-"""What became of one user's rows, and why: told by the rules themselves, over all of the user's rows at once.
+"""What became of one user's rows, and why.
 
-That is allowed because the answer does not depend on the order in which rows are read.
+The job's own rules decide, over all rows of the user at once. That is possible because the result does not depend on the
+order in which rows are read.
 """
 
 from collections import Counter
@@ -21,14 +22,15 @@ from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 from dataflow.streaming.watermark import SourceProgress, WatermarkTracker
 from dataflow.tools.explain.collect import MaxTimestampAt, ObservedDeadLetter, ObservedPartition, ObservedRow
 
-# why one match is greater than another: the first of its fields in which they differ
-_BECAUSE = {
+# why one match is greater than another, by the first field in which they differ
+_BEATEN_BY = {
     "same_page": "same page",
     "nearness": "nearer",
     "paid_at": "later",
     "size": "larger",
     "amount": "by its text",
 }
+EQUAL = "no less"  # they differ in no field
 
 OutputRow = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]  # key, value, headers
 OutputRows = dict[str, Counter[OutputRow]]  # by topic
@@ -36,80 +38,81 @@ OutputRows = dict[str, Counter[OutputRow]]  # by topic
 
 @dataclass(frozen=True)
 class Candidate:
-    """A purchase row in the time of a purchase event; `beaten_by` says why another was better, if one was."""
+    """A purchase row within the match window of a purchase event."""
 
-    seen: ObservedRow
+    observed: ObservedRow
     match: Match
-    beaten_by: str | None
+    beaten_by: str | None  # why the best candidate is better; None: this is the best
 
 
 @dataclass(frozen=True)
 class Step:
-    """An event of a session, the time since the event of that user before it, and whom a purchase could have met."""
+    """An event of a session."""
 
-    seen: ObservedRow
-    gap: int | None  # microseconds; None: the first
-    candidates: list[Candidate]  # best first
+    observed: ObservedRow
+    gap: int | None  # microseconds since the user's event before; None: it is the first
+    candidates: list[Candidate]  # of a purchase event, best first
 
     @property
     def event(self) -> Event:
-        return self.seen.event
+        return self.observed.event
 
 
-CLOSED_BY_LOG = "closed by the log"  # the lowest mark has passed it
-CLOSED_BY_CLOCK = "closed by the clock"  # partitions have run dry, and it passed while they had
+CLOSED_BY_LOG = "closed by the log"  # the lowest max timestamp of all partitions has passed the session
+CLOSED_BY_CLOCK = "closed by the clock"  # the watermark of idle partitions, which follows the clock, has passed it
 OPEN = "open"
 
 
 @dataclass(frozen=True)
 class SessionReport:
-    """A session."""
+    """A session of the user; for an open one, what it would be if it closed now. Times are in microseconds."""
 
-    finished: ClosedSession
+    result: ClosedSession
     start: int
     end: int
     steps: list[Step]
-    paid_by: Step | None  # the purchase event whose amount all have
-    state: str
-    due: Time  # wall time at which it closes if nothing more comes into any partition
+    paid_by: Step | None  # the purchase event that gives the session its amount
+    state: str  # CLOSED_BY_LOG, CLOSED_BY_CLOCK or OPEN
+    due: Time  # wall time at which it closes if no further row comes into any partition
 
     @property
     def identity(self) -> str:
-        return self.finished.identity.decode()
+        """The session id."""
+        return self.result.identity.decode()
 
 
 @dataclass(frozen=True)
-class WatermarkReport:
-    """Where event time stands: what holds back the sessions that are open."""
+class Watermarks:
+    """Event time, and what holds it back. Times are in microseconds."""
 
-    asked: int  # wall time as of which the log is told, microseconds
-    watermark: Time  # by the marks alone
-    by_clock: Time  # of a job that has read everything, and goes on by the clock where there is nothing more
-    lowest: str  # the source that holds the watermark
-    lowest_mark: MaxTimestampAt
-    ahead: Time  # how far event time is ahead of (less than nothing: behind) the wall clock
+    as_of: int  # wall time of this report
+    by_log: Time  # the watermark by the max timestamps alone
+    by_clock: Time  # the watermark of a job that has read everything: that of idle partitions follows the clock
+    lowest_source: str  # the source that holds the watermark back
+    lowest: MaxTimestampAt  # its max timestamp
+    ahead: Time  # how far event time is ahead of the wall clock; negative: behind
 
 
 @dataclass
 class Report:
-    """Everything of one user."""
+    """Everything about one user."""
 
-    user: bytes
+    user: bytes  # empty: the report is about a message without a user
     sessions: list[SessionReport]
-    late: list[ObservedRow]
-    overtaken: list[ObservedRow]  # late only because the job had gone on without their partition
+    late: list[ObservedRow]  # late in their own partition
+    overtaken: list[ObservedRow]  # late because their partition was idle and the watermark passed them
     unmatched: list[ObservedRow]
-    undecided: list[ObservedRow]  # purchase rows that have met nobody, but still may
-    purchases: list[ObservedRow]  # all that are on time
+    undecided: list[ObservedRow]  # purchase rows without a match that may still get one
+    purchases: list[ObservedRow]  # all purchase rows that are on time
     dead: list[ObservedDeadLetter]
-    waiting: WatermarkReport
-    written: OutputRows = field(default_factory=dict)  # what there is to write by now
-    to_come: OutputRows = field(default_factory=dict)  # and what comes when sessions close
+    watermarks: Watermarks
+    written: OutputRows = field(default_factory=dict)  # rows that the job should have written by now
+    to_come: OutputRows = field(default_factory=dict)  # rows that it writes when the open sessions close
 
 
 @dataclass(frozen=True)
 class ReportPart:
-    """What is shown of a story."""
+    """The part of a report that is shown."""
 
     sessions: list[SessionReport]
     late: list[ObservedRow]
@@ -125,7 +128,7 @@ def part_of(
     row: Callable[[ObservedRow], bool],
     dead: Callable[[ObservedDeadLetter], bool],
 ) -> ReportPart:
-    """Picks the sessions, other rows and dead letters of which that is true."""
+    """Selects the sessions, rows and dead letters for which the three predicates are true."""
     return ReportPart(
         sessions=list(filter(session, report.sessions)),
         late=list(filter(row, report.late)),
@@ -141,114 +144,122 @@ def build_report(
     partitions: Collection[ObservedPartition],
     rules: Rules,
     settings: Settings,
-    asked: int,
+    as_of: int,
     overtaken: Collection[str] = frozenset(),
 ) -> Report:
-    """Tells what became of the rows that the partitions have kept.
+    """Reports what became of the rows that the partitions have collected.
 
     Args:
-        user: whose they are.
-        partitions: all of both topics, read to the end that they had at `asked`, in microseconds.
+        user: the user of these rows.
+        partitions: all partitions of both input topics, read to their ends at `as_of`.
         rules: the numbers in the rules.
-        settings: name the topics, and say whether the job stops at the end.
-        overtaken: rows ("topic/partition/offset") that the job has called late, though by the log they are not.
+        settings: give the names of the topics, and whether the job stops at the end.
+        as_of: wall time, microseconds.
+        overtaken: rows, "topic/partition/offset", that the job rejected as late although their partition does not
+            make them late.
     """
-    rows = [seen for partition in partitions for seen in partition.rows]
-    on_time = [seen for seen in rows if not seen.late and seen.where not in overtaken]
-    events = {seen.row.position: seen for seen in on_time if type(seen.row) is Event}
-    purchases = {seen.row.position: seen for seen in on_time if type(seen.row) is not Event}
-    waiting = _watermark_report(partitions, rules, asked, settings.stop_at_end)
+    rows = [observed for partition in partitions for observed in partition.rows]
+    on_time = [observed for observed in rows if not observed.late and observed.where not in overtaken]
+    events = {observed.row.position: observed for observed in on_time if type(observed.row) is Event}
+    purchases = {observed.row.position: observed for observed in on_time if type(observed.row) is not Event}
+    watermarks = _watermarks(partitions, rules, as_of, settings.stop_at_end)
 
-    join = IntervalJoin(rules.window, AMOUNTS)  # it changes rows, so it gets copies
-    clicks = [seen.event for seen in events.values()]
-    matches = join.add(clicks) + join.add([copy(seen.row) for seen in purchases.values()])
+    join = IntervalJoin(rules.window, AMOUNTS)  # it changes purchase rows, so it gets copies
+    clicks = [observed.event for observed in events.values()]
+    matches = join.add(clicks) + join.add([copy(observed.row) for observed in purchases.values()])
     candidates = {event.position: _ranked(event, join, purchases) for event in clicks if event.event_type == PURCHASE}
-    unmatched = [purchases[row.position] for row in join.expire(waiting.by_clock)]
+    unmatched = [purchases[row.position] for row in join.expire(watermarks.by_clock)]
     undecided = [purchases[row.position] for row in join.expire(MAX_TIME)]
 
-    sessions: SessionWindows[SessionAccumulator] = SessionWindows(
+    windows: SessionWindows[SessionAccumulator] = SessionWindows(
         rules.gap, rules.window, SessionAccumulator, accumulate, merge
     )
-    sessions.add(clicks)
-    sessions.add(matches)
-    told = list(_closed(sessions, events, candidates, rules, waiting))
+    windows.add(clicks)
+    windows.add(matches)
+    sessions = list(_session_reports(windows, events, candidates, rules, watermarks))
 
-    by_time = sorted(rows, key=lambda seen: (seen.row.time, seen.row.position))
+    by_time = sorted(rows, key=lambda observed: (observed.row.time, observed.row.position))
     report = Report(
         user,
-        told,
-        late=[seen for seen in by_time if seen.late],
-        overtaken=[seen for seen in by_time if not seen.late and seen.where in overtaken],
+        sessions,
+        late=[observed for observed in by_time if observed.late],
+        overtaken=[observed for observed in by_time if not observed.late and observed.where in overtaken],
         unmatched=unmatched,
         undecided=undecided,
-        purchases=sorted(purchases.values(), key=lambda seen: seen.row.time),
+        purchases=sorted(purchases.values(), key=lambda observed: observed.row.time),
         dead=[dead for partition in partitions for dead in partition.dead],
-        waiting=waiting,
+        watermarks=watermarks,
     )
-    still_open = [each for each in told if each.state == OPEN]
-    closed = [each for each in told if each.state != OPEN]
+    open_sessions = [session for session in sessions if session.state == OPEN]
+    closed_sessions = [session for session in sessions if session.state != OPEN]
     late = [*report.late, *report.overtaken]
-    report.to_come = outputs_of(still_open, settings) | _rejected(settings, unmatched=undecided)
-    report.written = outputs_of(closed, settings) | _rejected(settings, late, report.dead, unmatched)
+    report.to_come = outputs_of(open_sessions, settings) | _rejected(settings, unmatched=undecided)
+    report.written = outputs_of(closed_sessions, settings) | _rejected(settings, late, report.dead, unmatched)
     return report
 
 
-def _watermark_report(
-    partitions: Collection[ObservedPartition], rules: Rules, asked: int, at_end: bool
-) -> WatermarkReport:
-    """Lets a clock hear all marks, and then that nothing more has come up to `asked`."""
-    clock = WatermarkTracker(rules.lateness)
+def _watermarks(partitions: Collection[ObservedPartition], rules: Rules, as_of: int, stop_at_end: bool) -> Watermarks:
+    """Advances a tracker by all max timestamps, then by the fact that nothing more came until `as_of`."""
+    tracker = WatermarkTracker(rules.lateness)
     sources = tuple(partition.source for partition in partitions)
     for partition in partitions:
-        mark = MAX_TIME if at_end else partition.max_timestamp.time
-        read_at = min(partition.max_timestamp.stored, asked)  # a job that keeps up has read it when it came
-        clock.advance(SourceProgress(partition.source, mark, int(read_at), None, sources))
-    by_log = clock.watermark
+        max_timestamp = MAX_TIME if stop_at_end else partition.max_timestamp.time
+        read_at = min(partition.max_timestamp.stored, as_of)  # a job that keeps up reads a row when it is stored
+        tracker.advance(SourceProgress(partition.source, max_timestamp, int(read_at), None, sources))
+    by_log = tracker.watermark
     for partition in partitions:
-        clock.advance(SourceProgress(partition.source, clock.max_timestamps[partition.source], asked, asked, sources))
+        max_timestamp = tracker.max_timestamps[partition.source]
+        tracker.advance(SourceProgress(partition.source, max_timestamp, as_of, as_of, sources))
     lowest = min(partitions, key=lambda partition: partition.max_timestamp.time)
-    ahead = clock.high - clock.high_read_at if clock.high > MIN_TIME else MIN_TIME
-    return WatermarkReport(asked, by_log, clock.watermark, lowest.source, lowest.max_timestamp, ahead)
+    ahead = tracker.high - tracker.high_read_at if tracker.high > MIN_TIME else MIN_TIME
+    return Watermarks(as_of, by_log, tracker.watermark, lowest.source, lowest.max_timestamp, ahead)
 
 
-def _watermarks(waiting: WatermarkReport) -> list[tuple[str, Time]]:
-    """What closes sessions, one after the other; the end closes those that are open."""
-    return [(CLOSED_BY_LOG, waiting.watermark), (CLOSED_BY_CLOCK, waiting.by_clock), (OPEN, MAX_TIME)]
-
-
-def _closed(
-    sessions: SessionWindows[SessionAccumulator],
+def _session_reports(
+    windows: SessionWindows[SessionAccumulator],
     events: Mapping[int, ObservedRow],
     candidates: Mapping[int, list[Candidate]],
     rules: Rules,
-    waiting: WatermarkReport,
+    watermarks: Watermarks,
 ) -> Iterator[SessionReport]:
-    """Closes all sessions, and tells each, in order of time."""
-    closed = [(session, state) for state, watermark in _watermarks(waiting) for session in sessions.close(watermark)]
+    """Closes all sessions by one watermark after the other, and reports them in order of time.
+
+    Args:
+        windows: the sessions.
+        events: the user's events, by position.
+        candidates: of the purchase events, by position.
+        rules: the numbers in the rules.
+        watermarks: by the log, then by the clock. MAX_TIME closes the sessions that are still open.
+    """
+    closing = (CLOSED_BY_LOG, watermarks.by_log), (CLOSED_BY_CLOCK, watermarks.by_clock), (OPEN, MAX_TIME)
+    closed = [(session, state) for state, watermark in closing for session in windows.close(watermark)]
     closed.sort(key=lambda pair: pair[0].start)
     before: int | None = None
     for session, state in closed:
-        finished = finalize(session, rules.thresholds)
+        result = finalize(session, rules.thresholds)
         steps = []
-        for event in finished.events:
+        for event in result.events:
             gap = event.time - before if before is not None else None
             steps.append(Step(events[event.position], gap, candidates.get(event.position, [])))
             before = event.time
-        due = session.end + sessions.retention + rules.lateness - waiting.ahead
-        yield SessionReport(finished, session.start, session.end, steps, _paid_by(session, steps), state, due)
+        due = session.end + windows.retention + rules.lateness - watermarks.ahead
+        yield SessionReport(result, session.start, session.end, steps, _paid_by(session, steps), state, due)
 
 
 def _ranked(event: Event, join: IntervalJoin, purchases: Mapping[int, ObservedRow]) -> list[Candidate]:
     pairs = [(match(event, row), purchases[row.position]) for row in join.candidates(event)]
     pairs.sort(key=lambda pair: pair[0], reverse=True)
-    return [Candidate(seen, each, None if each is pairs[0][0] else _why(pairs[0][0], each)) for each, seen in pairs]
+    return [
+        Candidate(observed, found, None if found is pairs[0][0] else _why_better(pairs[0][0], found))
+        for found, observed in pairs
+    ]
 
 
-def _why(better: Match, worse: Match) -> str:
+def _why_better(better: Match, worse: Match) -> str:
     for name in Match.__struct_fields__:
         if getattr(better, name) != getattr(worse, name):
-            return _BECAUSE[name]
-    return "no less"
+            return _BEATEN_BY[name]
+    return EQUAL
 
 
 def _paid_by(session: Session[SessionAccumulator], steps: list[Step]) -> Step | None:
@@ -257,9 +268,9 @@ def _paid_by(session: Session[SessionAccumulator], steps: list[Step]) -> Step | 
 
 
 def outputs_of(sessions: Iterable[SessionReport], settings: Settings) -> OutputRows:
-    """The output rows that sessions give, by topic."""
-    closed = [each.finished for each in sessions]
-    return _encoded({Feed.CLOSED_SESSIONS: [("", closed)]}, settings)
+    """The output rows of sessions, by topic."""
+    results = [session.result for session in sessions]
+    return _encoded({Feed.CLOSED_SESSIONS: [("", results)]}, settings)
 
 
 def _rejected(
@@ -270,12 +281,12 @@ def _rejected(
 ) -> OutputRows:
     reject_late, reject_unmatched = (rejecter(*settings.inputs, reason) for reason in (LATE, NO_EVENT))
     late = list(late)
-    late_purchases = [reject_late(seen.row) for seen in late if type(seen.row) is not Event]
+    late_purchases = [reject_late(observed.row) for observed in late if type(observed.row) is not Event]
     return _encoded(
         {
-            Feed.LATE_EVENTS: [reject_late(seen.row) for seen in late if type(seen.row) is Event],
-            Feed.UNREADABLE: [each.rejected for each in dead],
-            Feed.UNMATCHED_PURCHASES: late_purchases + [reject_unmatched(seen.row) for seen in unmatched],
+            Feed.LATE_EVENTS: [reject_late(observed.row) for observed in late if type(observed.row) is Event],
+            Feed.UNREADABLE: [dead_letter.rejected for dead_letter in dead],
+            Feed.UNMATCHED_PURCHASES: late_purchases + [reject_unmatched(observed.row) for observed in unmatched],
         },
         settings,
     )
@@ -289,6 +300,8 @@ def _encoded(elements: Mapping[Feed, Iterable[Any]], settings: Settings) -> Outp
     }
 
 
-def rows_of(written: Iterable[Keyed]) -> Counter[OutputRow]:
-    """The rows that a sink makes of what it is given."""
-    return Counter((output.key, value, tuple(output.headers or ())) for _, output in written for value in output.values)
+def rows_of(elements: Iterable[Keyed]) -> Counter[OutputRow]:
+    """The rows that a sink writes for its elements."""
+    return Counter(
+        (output.key, value, tuple(output.headers or ())) for _, output in elements for value in output.values
+    )

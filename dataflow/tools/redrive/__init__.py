@@ -1,1 +1,1 @@
-"""Puts dead letters and late events back to where they came from: ``python -m dataflow redrive``."""
+"""``python -m dataflow redrive``: puts dead letters and late events back into the partitions that they came from."""

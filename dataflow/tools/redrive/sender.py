@@ -19,9 +19,10 @@ from dataflow.kafka.messages import Message
 from dataflow.kafka.offsets import PartitionId, source_name
 from dataflow.observability.formatting import duration, utc_text
 from dataflow.runtime.settings import Settings
-from dataflow.tools.explain.collect import REDRIVEN, ObservedPartition, redriven_from
+from dataflow.tools.explain.collect import ObservedPartition
 from dataflow.tools.redrive.dead_letters import DeadLetter, OutcomeCounter
 from dataflow.tools.redrive.repair import LeftOut, NotRepaired, Repair
+from dataflow.tools.redriven import REDRIVEN, redriven_from
 
 SENT = "put back"
 SENT_BEFORE = "put back before"

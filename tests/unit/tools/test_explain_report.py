@@ -14,7 +14,7 @@ def only(told: list):
 def beaten_by(story: Report) -> list[tuple[bytes, str | None]]:
     """What the one purchase event could take, best first, and why it did not."""
     step = only([step for step in only(story.sessions).steps if step.event.event_type == "purchase"])
-    return [(each.seen.row.amount, each.beaten_by) for each in step.candidates]
+    return [(each.observed.row.amount, each.beaten_by) for each in step.candidates]
 
 
 def test_each_candidate_is_told_why_another_was_better():
@@ -37,7 +37,7 @@ def test_each_candidate_is_told_why_another_was_better():
 def test_the_amount_is_told_to_be_that_of_the_last_purchase_event_that_has_one():
     buys = [event(at, "purchase") for at in (0, 10, 20)]
     session = only(explained({EVENTS: log(*buys), PURCHASES: log(purchase(0, 3), purchase(11, 4))}).sessions)
-    assert (session.finished.amount, session.paid_by.seen.where) == (b"4", "user-events/0/1")
+    assert (session.result.amount, session.paid_by.observed.where) == (b"4", "user-events/0/1")
 
 
 def test_a_session_is_told_to_begin_after_a_gap():
@@ -53,7 +53,7 @@ def test_late_is_told_with_the_row_that_had_set_the_mark_and_how_far_below():
         0,
         6_000_000,
     )
-    assert only(only(story.sessions).steps).seen.where == "user-events/0/3"  # 5 s below is on time
+    assert only(only(story.sessions).steps).observed.where == "user-events/0/3"  # 5 s below is on time
 
 
 def test_a_session_that_is_open_is_told_when_it_closes_and_who_holds_the_watermark():
@@ -62,17 +62,17 @@ def test_a_session_that_is_open_is_told_when_it_closes_and_who_holds_the_waterma
         "user-events/1": [],
         PURCHASES: log(purchase(4, 1)),
     }
-    story = explained(logs, asked=wall(20))
+    story = explained(logs, as_of=wall(20))
     session = only(story.sessions)
-    assert (session.state, story.waiting.lowest) == (OPEN, "user-events/1")
+    assert (session.state, story.watermarks.lowest_source) == (OPEN, "user-events/1")
     assert session.due == wall(10 + 20 + 5 + 1)  # gap, lateness, and the second that the row was on its way
-    assert only(explained(logs, asked=wall(36)).sessions).state == OPEN
-    assert only(explained(logs, asked=wall(36) + 1).sessions).state == CLOSED_BY_CLOCK
+    assert only(explained(logs, as_of=wall(36)).sessions).state == OPEN
+    assert only(explained(logs, as_of=wall(36) + 1).sessions).state == CLOSED_BY_CLOCK
 
 
 def test_a_purchase_row_that_has_met_nobody_is_undecided_as_long_as_it_may():
     logs = {EVENTS: log(stored(11, event(10))), PURCHASES: log(purchase(9, 1), purchase(8, 2))}
-    story = explained(logs, asked=wall(20))  # the clock has come to 19, less the lateness
+    story = explained(logs, as_of=wall(20))  # the clock has come to 19, less the lateness
     assert [seen.row.amount for seen in story.unmatched] == [b"2"]
     assert [seen.row.amount for seen in story.undecided] == [b"1"]
 
