@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,9 @@ from support.real_kafka import RealKafka, unavailable
 
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
+
+# in each, one job or one broker is for all tests
+ONE_PROCESS = {f"tests/integration/{name}.py" for name in ("test_explain", "test_metrics", "test_resume")}
 
 settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True, database=None, print_blob=True)
 settings.register_profile("long", max_examples=10_000, deadline=None, print_blob=True)
@@ -78,12 +82,22 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests on a real Kafka go to one process of pytest-xdist, so that they share one cluster."""
-    for item in items:
-        if item.get_closest_marker("kafka"):
-            item.add_marker(pytest.mark.xdist_group("real-kafka"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share something slow to start run in one process of pytest-xdist; all others run anywhere.
+
+    The marker `xdist_group` is for this, but pytest-xdist 3.8 ignores it with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            if file.startswith(("tests/real_kafka/", "tests/chaos/")) or "[real" in nodeid:
+                return "the real Kafka"
+            return file if file in ONE_PROCESS else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_the_partition_that_holds_the_watermark_is_named_and_so_is_the_reason(
     browser.until(
         lambda: f"The watermark waits for {held}, which may have more rows by now, but" in browser.text("#waits")
     )
-    assert "its leader does not answer, or hides them (last seen at its end" in browser.text("#waits")
+    assert "its leader does not answer, or they are not replicated yet (last seen at its end" in browser.text("#waits")
     assert browser.ask("document.querySelector('tr.holds').innerText").startswith(held)
     kafka.stop_brokers()
     browser.until(lambda: browser.text("#state") == "Kafka is away")

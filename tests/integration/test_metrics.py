@@ -16,8 +16,6 @@ from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
 from dataflow.tools.verify import Topics, expected
 
-pytestmark = pytest.mark.xdist_group("metrics")  # one job is scraped for all tests
-
 
 class Scrape:
     """The job's samples at one moment."""

@@ -192,7 +192,7 @@ def test_what_would_be_late_is_left_unless_it_is_wanted_so(shop):
     status, lines = shop.redrive("late-events", "--send")
     assert (status, lines[0], lines[1]) == (
         0,
-        "late-events/0/0: would be late: 6 s below the mark of user-events/0, 2024-03-13 12:01:40; 5 s are allowed",
+        "late-events/0/0: would be late: 6 s below the highest time of user-events/0, 2024-03-13 12:01:40; 5 s are allowed",
         "put back: 1; would be late: 1",
     )
     assert shop.redrive("late-events", "--send", "--even-if-late")[1] == ["put back: 1; put back before: 1"]
@@ -279,7 +279,7 @@ def test_letters_are_counted_by_where_they_are_where_they_came_from_and_why(shop
     assert counts("--since", "2024-03-13T12:01") == [truncated]
     assert counts("--until", str(NOON + 60)) == [number, late]
     assert counts("--message", "late-events/0/0") == [late]
-    assert shop.redrive("--reason", "none such") == (0, ["There is nothing of that kind."])
+    assert shop.redrive("--reason", "none such") == (0, ["There are no such rows."])
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_letters_are_counted_by_where_they_are_where_they_came_from_and_why(shop
         (["--show", "many"], 2, "not a number: 'many'"),
         (["--since", "soon"], 2, "neither a time (2024-03-13T12:00) nor Unix seconds: 'soon'"),
         (["--message", "17"], 2, "not a message, topic/partition/offset: '17'"),
-        (["--message", "visits/0/17"], 1, "visits/0/17: messages to put back stand in dead-letters or late-events"),
+        (["--message", "visits/0/17"], 1, "visits/0/17: rows to put back are in dead-letters or late-events"),
         (["--topic", "visits"], 1, "visits is not an input topic; these are user-events and purchases"),
         (["--now"], 2, "add --send, or --dry-run to try"),
         (["--repair", "no-such-command", "--send"], 1, "the repair command cannot be run: "),
