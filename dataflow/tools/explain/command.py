@@ -87,8 +87,8 @@ class _Explainer:
     def notes(self) -> list[str]:
         """Reasons for which a report may differ from what the job did."""
         notes = [
-            f"{source_name(*partition_id)} begins at offset {range_.begin:,}: rows that were removed before it may have "
-            "made others late"
+            f"{source_name(*partition_id)} begins at offset {range_.begin:,}: rows that were removed before it may "
+            "have made others late"
             for partition_id, range_ in self._ranges_of(self.settings.inputs).items()
             if range_.begin
         ]
@@ -132,8 +132,8 @@ class _Explainer:
                 if session_id(user, row.time) == identity:
                     return user
         raise UserError(
-            f"there is no session {identity.decode()}: it is not in the output topics, and no event in the input topics "
-            "could be its first"
+            f"there is no session {identity.decode()}: it is not in the output topics, and no event in the input "
+            "topics could be its first"
         )
 
     def collect(self, user: bytes) -> list[ObservedPartition]:

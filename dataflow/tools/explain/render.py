@@ -124,8 +124,8 @@ class Renderer:
         for observed in rows:
             self._rejected("late", observed)
             self._say(
-                "   on time in its partition by these settings, but the job rejected it: the partition was idle and the "
-                "watermark had passed the row, or the job had other settings. In a replay it would be on time"
+                "   on time in its partition by these settings, but the job rejected it: the partition was idle and "
+                "the watermark had passed the row, or the job had other settings. In a replay it would be on time"
             )
 
     def _unmatched(self, rows: Iterable[ObservedRow], no_event: str) -> None:

@@ -1,7 +1,7 @@
 """What became of one user's rows, and why.
 
-The job's own rules decide, over all rows of the user at once. That is possible because the result does not depend on the
-order in which rows are read.
+The job's own rules decide, over all rows of the user at once. That is possible because the result does not depend on
+the order in which rows are read.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Letters: rows of `dead-letters` and `late-events`, each with what it was and why it is there."""
+"""Dead letters: here, the rows of `dead-letters` and of `late-events`, each with its reason and its origin."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -8,22 +8,23 @@ from dataflow.kafka.messages import Message
 from dataflow.streaming.time import SECOND
 from dataflow.tools.command_line import MessageAddress
 
-_MILLISECOND = 1_000
+_MILLISECOND = 1_000  # microseconds
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A row that the job has put aside."""
+    """A row that the job has rejected."""
 
-    at: MessageAddress  # where it stands now
+    at: MessageAddress  # its own address
     key: bytes | None
     value: bytes | None
     reason: str
-    origin: MessageAddress | None  # which message it was; None: it does not say, so it is not of this job
-    stored: int  # when the job put it aside, by Kafka's timestamp, microseconds
+    origin: MessageAddress | None  # the message that was rejected; None: no headers, so it is not of this job
+    stored: int  # when Kafka stored it, microseconds; 0: not known
 
     @classmethod
     def of(cls, message: Message) -> "DeadLetter":
+        """Reads a message of one of the two topics."""
         headers = {name: (value or b"").decode(errors="replace") for name, value in message.headers() or ()}
         at = MessageAddress(message.topic(), message.partition(), message.offset())
         stored = max(message.timestamp()[1], 0) * _MILLISECOND
@@ -39,67 +40,78 @@ def _origin(headers: dict[str, str]) -> MessageAddress | None:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which letters are wanted; what is None does not matter."""
+    """Conditions that dead letters must meet; None: any."""
 
-    reason: str | None = None  # is part of theirs
-    topic: str | None = None  # they came from
-    since: float | None = None  # Unix seconds, when they were put aside
-    until: float | None = None
+    reason: str | None = None  # a part of the reason
+    topic: str | None = None  # the topic that the row came from
+    since: float | None = None  # stored at this time or later, Unix seconds
+    until: float | None = None  # stored before this time, Unix seconds
     at: Collection[MessageAddress] | None = None
 
-    def __contains__(self, letter: DeadLetter) -> bool:
-        seconds = letter.stored / SECOND
+    def __contains__(self, dead_letter: DeadLetter) -> bool:
+        seconds = dead_letter.stored / SECOND
         return (
-            (self.reason is None or self.reason in letter.reason)
-            and (self.topic is None or letter.origin is not None and letter.origin.topic == self.topic)
+            (self.reason is None or self.reason in dead_letter.reason)
+            and (self.topic is None or dead_letter.origin is not None and dead_letter.origin.topic == self.topic)
             and (self.since is None or seconds >= self.since)
             and (self.until is None or seconds < self.until)
-            and (self.at is None or letter.at in self.at)
+            and (self.at is None or dead_letter.at in self.at)
         )
 
 
-def dead_letters(messages: Iterable[Message], selection: Selection) -> Iterator[DeadLetter]:
-    """Those messages that are wanted, as letters."""
-    return (letter for letter in map(DeadLetter.of, messages) if letter in selection)
+def select_dead_letters(messages: Iterable[Message], selection: Selection) -> Iterator[DeadLetter]:
+    """The messages that are selected, as dead letters."""
+    return (dead_letter for dead_letter in map(DeadLetter.of, messages) if dead_letter in selection)
 
 
 @dataclass
 class Group:
-    """Letters that are alike: from one topic, for one reason."""
+    """Dead letters of one topic, from one topic, with one reason."""
 
     count: int = 0
-    first: int = 0  # microseconds
+    first: int = 0  # when Kafka stored the earliest, microseconds
     last: int = 0
 
 
-Kind = tuple[str, str, str]  # topic where they are, topic where they came from, reason
+GroupKey = tuple[str, str, str]  # topic, topic that they came from, reason
 
 
-def grouped(all_letters: Iterable[DeadLetter], look: Callable[[DeadLetter], None]) -> dict[Kind, Group]:
-    """Counts letters; `look` gets to see each."""
-    groups: dict[Kind, Group] = {}
-    for letter in all_letters:
-        look(letter)
-        kind = letter.at.topic, letter.origin.topic if letter.origin else "?", letter.reason
-        group = groups.setdefault(kind, Group(first=letter.stored))
+def grouped(dead_letters: Iterable[DeadLetter], on_each: Callable[[DeadLetter], None]) -> dict[GroupKey, Group]:
+    """Groups dead letters.
+
+    Args:
+        dead_letters: what to group.
+        on_each: called with each of them.
+    """
+    groups: dict[GroupKey, Group] = {}
+    for dead_letter in dead_letters:
+        on_each(dead_letter)
+        from_topic = dead_letter.origin.topic if dead_letter.origin else "?"
+        group = groups.setdefault(
+            (dead_letter.at.topic, from_topic, dead_letter.reason), Group(first=dead_letter.stored)
+        )
         group.count += 1
-        group.first, group.last = min(group.first, letter.stored), max(group.last, letter.stored)
+        group.first, group.last = min(group.first, dead_letter.stored), max(group.last, dead_letter.stored)
     return groups
 
 
 class OutcomeCounter:
-    """How many letters met which end; of each end some are told by name."""
+    """Counts outcomes, and prints the details of the first few of each.
 
-    _TOLD = 5
+    Args:
+        print_line: prints one line.
+    """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.ends: Counter[str] = Counter()
-        self._tell = tell
+    _PRINTED = 5
 
-    def add(self, end: str, letter: DeadLetter, why: str | None = None) -> None:
-        """Counts one; it is told if there is something to say of it."""
-        self.ends[end] += 1
-        if why is not None and self.ends[end] <= self._TOLD:
-            self._tell(f"{letter.at}: {end}: {why}")
-        elif why is not None and self.ends[end] == self._TOLD + 1:
-            self._tell(f"more of these are only counted: {end}")
+    def __init__(self, print_line: Callable[[str], None]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._print_line = print_line
+
+    def add(self, outcome: str, dead_letter: DeadLetter, detail: str | None = None) -> None:
+        """Counts one outcome. With a detail it is printed, unless enough of this outcome have been."""
+        self.counts[outcome] += 1
+        if detail is not None and self.counts[outcome] <= self._PRINTED:
+            self._print_line(f"{dead_letter.at}: {outcome}: {detail}")
+        elif detail is not None and self.counts[outcome] == self._PRINTED + 1:
+            self._print_line(f"further rows are only counted: {outcome}")

@@ -1,8 +1,8 @@
-"""Puts letters back, each once, however often it is tried.
+"""Puts dead letters back into their input partitions, each once, however often the command runs.
 
-A row that is put back says in a header which letter it was. Whoever puts letters back reads the input topics first,
-from their beginning to their end, and leaves out those that are there already. So nothing has to be remembered
-anywhere, and a kill at any moment does no harm; a lease keeps two from doing it at once.
+Each row that is put back has a header that names its dead letter. The command first reads the input topics from
+beginning to end, and skips the dead letters that are named there. So it needs no state of its own, and may be killed at
+any time. A lease prevents two instances from running at the same time.
 """
 
 import time
@@ -24,37 +24,38 @@ from dataflow.tools.redrive.dead_letters import DeadLetter, OutcomeCounter
 from dataflow.tools.redrive.repair import LeftOut, NotRepaired, Repair
 from dataflow.tools.redriven import REDRIVEN, redriven_from
 
+# outcomes of a dead letter, as they are printed
 SENT = "put back"
 SENT_BEFORE = "put back before"
-STRANGE = "not of this job"
+FOREIGN = "not of this job"
 NOT_REPAIRED = "not repaired"
 LEFT_OUT = "left out by the repair command"
 UNREADABLE = "still unreadable"
 LATE_AGAIN = "would be late"
 FAILED = "not delivered"
-BAD_ENDS = (NOT_REPAIRED, FAILED)
+FAILURES = (NOT_REPAIRED, FAILED)  # outcomes for which the command should run again
 
 _TUNING = {"linger.ms": 20, "message.timeout.ms": 60_000}
 _ESSENTIAL = {"enable.idempotence": True, "message.max.bytes": 100_000_000}
-_MILLISECOND = 1_000
+_MILLISECOND = 1_000  # microseconds
 
 
 @dataclass(frozen=True)
 class _RedriveRecord:
-    """A row that is to be put back, as the reader would find it."""
+    """A row that is to be put back, as a message for the partition reader."""
 
-    letter: DeadLetter
-    row_value: bytes | None
+    dead_letter: DeadLetter
+    new_value: bytes | None
     now: int  # microseconds
 
     def key(self) -> bytes | None:
-        return self.letter.key
+        return self.dead_letter.key
 
     def value(self) -> bytes | None:
-        return self.row_value
+        return self.new_value
 
     def offset(self) -> int:
-        return 0  # nobody knows yet
+        return 0  # not known before it is written
 
     def timestamp(self) -> tuple[int, int]:
         return 1, self.now // _MILLISECOND
@@ -64,11 +65,11 @@ class _RedriveRecord:
 
 
 class InputTopics:
-    """The input topics as they are: how far the marks are, and which letters have been put back.
+    """The max timestamps of the input partitions, and the dead letters that have been put back into them.
 
     Args:
-        settings: name the topics.
-        places: all their partitions.
+        settings: give the names of the topics.
+        partition_ids: all partitions of the input topics.
         lateness: allowed lateness, in microseconds.
     """
 
@@ -87,49 +88,57 @@ class InputTopics:
         self._put_back: set[str] = set()
 
     def read(self, message: Message) -> None:
-        """Takes in what stands in an input topic, in order."""
+        """Reads the next message of its partition."""
         self._partitions[message.topic(), message.partition()].read(message)
-        letter = redriven_from(message)
-        if letter is not None:
-            self._put_back.add(letter)
+        dead_letter = redriven_from(message)
+        if dead_letter is not None:
+            self._put_back.add(dead_letter)
 
-    def lacks(self, partition_id: PartitionId) -> bool:
-        """Whether there is no such partition."""
-        return partition_id not in self._partitions
+    def __contains__(self, partition_id: PartitionId) -> bool:
+        return partition_id in self._partitions
 
-    def has(self, letter: DeadLetter) -> bool:
-        """Whether it has been put back."""
-        return str(letter.at) in self._put_back
+    def has(self, dead_letter: DeadLetter) -> bool:
+        """Whether a dead letter has been put back."""
+        return str(dead_letter.at) in self._put_back
 
-    def judge(self, letter: DeadLetter, value: bytes | None, even_if_late: bool) -> tuple[str, str] | None:
-        """How the job would take it as the next row of the partition it came from; None: well."""
-        assert letter.origin is not None  # `send` has looked
+    def problem_of(self, dead_letter: DeadLetter, value: bytes | None, allow_late: bool) -> tuple[str, str] | None:
+        """What the job would object to if the row came next in its partition.
+
+        Args:
+            dead_letter: which has an origin.
+            value: the row's value after the repair.
+            allow_late: whether lateness is no problem.
+
+        Returns:
+            The outcome UNREADABLE or LATE_AGAIN, and its detail; None: no problem.
+        """
+        assert dead_letter.origin is not None
         now = time.time_ns() // 1_000
-        partition = self._partitions[letter.origin[:2]]
+        partition = self._partitions[dead_letter.origin[:2]]
         partition.set_clock(now)
-        mark = partition.max_timestamp
-        poll = partition.read(_RedriveRecord(letter, value, now))
-        if poll.unreadable:
-            return UNREADABLE, poll.unreadable[0].reason
-        if poll.late and not even_if_late:
-            below = duration(int(mark.time - poll.late[0].time))
+        highest = partition.max_timestamp
+        batch = partition.read(_RedriveRecord(dead_letter, value, now))
+        if batch.unreadable:
+            return UNREADABLE, batch.unreadable[0].reason
+        if batch.late and not allow_late:
+            below = duration(int(highest.time - batch.late[0].time))
             return LATE_AGAIN, (
-                f"{below} below the mark of {letter.origin.topic}/{letter.origin.partition}, "
-                f"{utc_text(mark.time)}; {duration(self._lateness)} are allowed"
+                f"{below} below the highest time of {partition.source}, {utc_text(highest.time)}; "
+                f"{duration(self._lateness)} are allowed"
             )
         return None
 
 
 class Sender:
-    """Sends letters, or only says what would become of them.
+    """Puts dead letters back, or only counts what would become of them.
 
     Args:
         connection: to the cluster.
-        targets: has read the input topics.
-        repair: mends values.
-        even_if_late: whether to send what will be late.
-        tally: is told how each has ended.
-        lease: is held while something is sent; None: nothing is sent.
+        targets: the input topics, which have been read.
+        repair: repairs values.
+        allow_late: whether to send rows that will be late.
+        outcomes: counts the outcome of each dead letter.
+        lease: held while rows are sent; None: nothing is sent.
     """
 
     def __init__(
@@ -137,69 +146,69 @@ class Sender:
         connection: Connection,
         targets: InputTopics,
         repair: Repair,
-        even_if_late: bool,
-        tally: OutcomeCounter,
+        allow_late: bool,
+        outcomes: OutcomeCounter,
         lease: Lease | None,
     ) -> None:
         self._targets = targets
         self._repair = repair
-        self._even_if_late = even_if_late
-        self._tally = tally
+        self._allow_late = allow_late
+        self._outcomes = outcomes
         self._lease = lease
         self._producer = Producer({**_TUNING, **connection.properties, **_ESSENTIAL}) if lease is not None else None
 
-    def send(self, letter: DeadLetter) -> bytes | None:
-        """Deals with one letter; returns the value that is put back, if it is. Raises CannotRun."""
-        if letter.origin is None or self._targets.lacks(letter.origin[:2]):
-            where = (
-                f"it came from {letter.origin}" if letter.origin is not None else "it does not say where it came from"
-            )
-            self._tally.add(STRANGE, letter, where)
+    def send(self, dead_letter: DeadLetter) -> bytes | None:
+        """Handles one dead letter; returns the value that is put back, or None. Raises CannotRun."""
+        origin = dead_letter.origin
+        if origin is None or origin[:2] not in self._targets:
+            where = f"it came from {origin}" if origin is not None else "it does not say where it came from"
+            self._outcomes.add(FOREIGN, dead_letter, where)
             return None
-        if self._targets.has(letter):
-            self._tally.add(SENT_BEFORE, letter)
+        if self._targets.has(dead_letter):
+            self._outcomes.add(SENT_BEFORE, dead_letter)
             return None
         try:
-            value = self._repair(letter.value)
+            value = self._repair(dead_letter.value)
         except LeftOut:
-            self._tally.add(LEFT_OUT, letter)
+            self._outcomes.add(LEFT_OUT, dead_letter)
             return None
         except NotRepaired as error:
-            self._tally.add(NOT_REPAIRED, letter, str(error))
+            self._outcomes.add(NOT_REPAIRED, dead_letter, str(error))
             return None
-        problem = self._targets.judge(letter, value, self._even_if_late)
+        problem = self._targets.problem_of(dead_letter, value, self._allow_late)
         if problem is not None:
-            self._tally.add(problem[0], letter, problem[1])
+            outcome, detail = problem
+            self._outcomes.add(outcome, dead_letter, detail)
             return None
         if self._producer is None:
-            self._tally.add(SENT, letter)
+            self._outcomes.add(SENT, dead_letter)
         else:
-            self._produce(self._producer, letter, value)
+            self._produce(self._producer, dead_letter, value)
         return value
 
     def finish(self) -> None:
-        """Waits until each row has arrived or is known not to."""
+        """Waits until every row has been delivered or has failed."""
         while self._producer is not None and self._producer.flush(1):
             pass
 
-    def _produce(self, producer: Producer, letter: DeadLetter, value: bytes | None) -> None:
+    def _produce(self, producer: Producer, dead_letter: DeadLetter, value: bytes | None) -> None:
         def on_delivery(error: KafkaError | None, message: Any) -> None:
             if error is None:
-                self._tally.add(SENT, letter)
+                self._outcomes.add(SENT, dead_letter)
             else:
-                self._tally.add(FAILED, letter, error.str())
+                self._outcomes.add(FAILED, dead_letter, error.str())
 
-        assert self._lease is not None and letter.origin is not None  # or nothing is sent
+        assert self._lease is not None and dead_letter.origin is not None  # `send` has checked both
         self._lease.wait_until_held()
-        headers: Any = [(REDRIVEN, str(letter.at).encode())]
-        topic, partition, _ = letter.origin
+        headers: Any = [(REDRIVEN, str(dead_letter.at).encode())]
+        topic, partition, _ = dead_letter.origin
         while True:
             try:
-                producer.produce(topic, value, letter.key, partition, on_delivery=on_delivery, headers=headers)
+                producer.produce(topic, value, dead_letter.key, partition, on_delivery=on_delivery, headers=headers)
                 break
             except BufferError:
                 producer.poll(0.1)
             except KafkaException as problem:
-                self._tally.add(FAILED, letter, problem.args[0].str())
+                self._outcomes.add(FAILED, dead_letter, problem.args[0].str())
                 break
         producer.poll(0)
