@@ -12,14 +12,14 @@ SEED = 1
 FAULTS = ["kill-again", "pause-workers", "kill-behind-paused-broker", "kill-behind-dead-broker", "rescale", "outage"]
 
 
-def test_each_row_is_there_once_whatever_is_killed_and_whatever_is_away(real_kafka: RealKafka) -> None:
+def test_job_writes_each_row_once_under_kills_pauses_and_outages(real_kafka: RealKafka) -> None:
     verdict = run(real_kafka, SEED, Options(rounds=len(FAULTS), every=1, faults=FAULTS, first_kills=1))
     assert verdict is not None
     assert verdict.right
     assert all(difference.expected for difference in verdict.differences)  # all five topics have been tried
 
 
-def test_the_same_job_with_bytewaxs_own_sink_writes_rows_twice_when_it_is_killed(real_kafka: RealKafka) -> None:
+def test_a_killed_job_with_the_engines_own_sink_writes_duplicates(real_kafka: RealKafka) -> None:
     verdict = run(
         real_kafka, SEED, Options(rounds=1, every=1, faults=["kill-all"], first_kills=1, module=control.MODULE)
     )

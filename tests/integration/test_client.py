@@ -10,7 +10,7 @@ from dataflow.streaming.errors import UserError
 CLOSED = "127.0.0.1:1"  # nobody listens there
 
 
-def test_a_cluster_without_a_broker_that_answers_is_an_error_with_its_address(monkeypatch):
+def test_no_broker_is_an_error_that_names_the_address(monkeypatch):
     monkeypatch.setattr(client, "_TIMEOUT_S", 0.1)
     connection = Connection(Settings(_env_file=None, brokers=CLOSED).client)
     with pytest.raises(UserError, match=f"^no Kafka broker answers at {CLOSED}.*VISITS_BROKERS says where$"):

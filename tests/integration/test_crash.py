@@ -15,7 +15,7 @@ def shop(topics: Settings) -> Settings:
     return topics.model_copy(update=LIVE)
 
 
-def test_a_job_that_is_killed_again_and_again_on_other_numbers_of_workers_writes_every_row_once(
+def test_a_job_killed_at_any_number_of_workers_writes_each_row_once(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
     traffic = programs.start(
@@ -37,9 +37,7 @@ def test_a_job_that_is_killed_again_and_again_on_other_numbers_of_workers_writes
     assert job.wait() == 0
 
 
-def test_a_second_run_over_the_same_topics_finds_every_row_there_and_writes_none(
-    shop: Settings, programs: Programs
-) -> None:
+def test_a_second_run_over_the_same_topics_writes_no_row_again(shop: Settings, programs: Programs) -> None:
     traffic = programs.start("producer", "--events", "500", "--speed", "max", "--users", "30", **environment(shop))
     assert traffic.wait() == 0
     for _ in range(2):
@@ -49,7 +47,7 @@ def test_a_second_run_over_the_same_topics_finds_every_row_there_and_writes_none
 
 
 @pytest.mark.parametrize("kafka", [pytest.param("real", marks=[pytest.mark.kafka, pytest.mark.slow])], indirect=True)
-def test_partitions_added_to_the_inputs_while_the_job_runs_are_read_from_their_start(
+def test_input_partitions_added_to_a_running_job_are_read_from_their_start(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
     programs.start("dataflow", "-r", str(tmp_path / "recovery"), "-s", "1", **environment(shop))

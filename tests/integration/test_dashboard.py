@@ -87,7 +87,7 @@ def _first_news(url: str) -> dict:
             time.sleep(0.5)
 
 
-def test_the_page_comes_alive_and_shows_a_user_whose_session_grows_and_closes(kafka, settings, job, browser):
+def test_page_shows_a_followed_user_whose_session_grows_and_closes(kafka, settings, job, browser):
     shop = Shop(settings)
     browser.open(job)
     browser.until(lambda: browser.text("#state") == "live")
@@ -115,9 +115,7 @@ def test_the_page_comes_alive_and_shows_a_user_whose_session_grows_and_closes(ka
     assert browser.complaints == []
 
 
-def test_late_rows_dead_letters_and_suspicious_visits_appear_with_their_reasons_and_as_text(
-    kafka, settings, job, browser
-):
+def test_page_lists_late_dead_and_suspicious_rows_with_reasons_as_plain_text(kafka, settings, job, browser):
     shop = Shop(settings)
     browser.open(f"{job}?user=7")
     browser.until(lambda: browser.text("#state") == "live")
@@ -137,9 +135,7 @@ def test_late_rows_dead_letters_and_suspicious_visits_appear_with_their_reasons_
 
 
 @pytest.mark.parametrize("settings", [{"outage_grace": 4.0}], indirect=True, ids=["with a grace"])
-def test_the_partition_that_holds_the_watermark_is_named_and_so_is_the_reason(
-    kafka: EmbeddedKafka, settings, job, browser
-):
+def test_page_names_the_partition_that_blocks_the_watermark_and_why(kafka: EmbeddedKafka, settings, job, browser):
     shop, held = Shop(settings), f"{settings.topic_user_events}/3"
     for topic in settings.inputs:
         for partition in range(8):
@@ -165,14 +161,14 @@ def test_the_partition_that_holds_the_watermark_is_named_and_so_is_the_reason(
     assert browser.text("#state") == "live"
 
 
-def test_the_page_says_when_the_job_has_gone(kafka, settings, job, browser, programs):
+def test_page_says_that_the_job_is_gone(kafka, settings, job, browser, programs):
     browser.open(job)
     browser.until(lambda: browser.text("#state") == "live")
     programs.kill_all()
     browser.until(lambda: browser.text("#state") == "not connected")
 
 
-def test_each_of_two_processes_shows_its_own_part_and_says_so(kafka, settings, programs, tmp_path):
+def test_each_of_two_processes_shows_its_own_shards_and_partitions(kafka, settings, programs, tmp_path):
     addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(2))
     ports = [free_port(), free_port()]
     store = ["-r", str(tmp_path / "store"), "-a", addresses]

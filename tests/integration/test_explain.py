@@ -73,13 +73,13 @@ def data(told: tuple[int, list[str]]) -> dict:
 
 
 @pytest.mark.parametrize("user", ["1", "2", "3", "4"])
-def test_what_the_job_has_written_is_what_is_said(explain, user):
+def test_explain_agrees_with_the_rows_that_the_job_wrote(explain, user):
     told = data(explain("--user", user, "--json"))
     assert (told["agrees"], told["differences"]) == (True, [])
     assert all("written" in session["in_topics"] for session in told["sessions"])
 
 
-def test_a_user_is_drawn_with_sessions_amounts_and_what_was_late(explain):
+def test_explain_draws_a_users_sessions_amounts_and_late_rows(explain):
     status, lines = explain("--user", "1")
     text = "\n".join(lines)
     assert status == 0
@@ -103,13 +103,13 @@ def test_a_user_is_drawn_with_sessions_amounts_and_what_was_late(explain):
     assert "suspicious, type 1: 6 events are more than 5" in "\n".join(explain("--user", "2")[1])
 
 
-def test_a_session_is_found_by_its_id_with_what_might_have_been_in_it(explain):
+def test_explain_finds_a_session_by_its_id(explain):
     told = data(explain("--session", VISITS[0], "--json"))
     assert [session["session_id"] for session in told["sessions"]] == [VISITS[0]]
     assert [late["message"] for late in told["late"]] == ["user-events/0/3"]
 
 
-def test_a_session_that_is_not_written_is_found_by_the_event_that_began_it(explain, written):
+def test_explain_finds_an_unwritten_session_by_its_first_event(explain, written):
     nothing_written = {f"topic_{name}": f"{name}-2" for name in ("visits", "suspicious_visits")}
     kafka = Producer({"bootstrap.servers": written.brokers, "log_level": 0})
     for topic in nothing_written.values():
@@ -128,7 +128,7 @@ def test_a_session_that_is_not_written_is_found_by_the_event_that_began_it(expla
         ("purchases/0/2", ("unmatched_purchases", "purchases/0/2")),
     ],
 )
-def test_a_message_is_told_what_became_of_it(explain, message, found):
+def test_explain_says_what_became_of_a_message(explain, message, found):
     told = data(explain("--message", message, "--json"))
     shown = [
         (kind, row.get("session_id") or row["message"])
@@ -139,14 +139,14 @@ def test_a_message_is_told_what_became_of_it(explain, message, found):
     assert told["agrees"]
 
 
-def test_topics_that_were_written_with_other_settings_are_told(explain):
+def test_explain_reports_topics_written_with_other_settings(explain):
     told = data(explain("--user", "1", "--json", session_gap="8"))
     assert not told["agrees"]
     whats = {(each["topic"], each["of"], each["rows"]): each["what"] for each in told["differences"]}
     assert "written with other settings" in whats["visits", f"session {VISITS[0]}", 2]
 
 
-def test_rows_that_are_not_written_yet_or_twice_are_told(explain, written):
+def test_explain_reports_missing_and_duplicate_rows(explain, written):
     with EmbeddedKafka() as kafka:
         settings = written.model_copy(update={"brokers": kafka.brokers})
         for topic in settings.inputs + settings.outputs:
@@ -164,7 +164,7 @@ def test_rows_that_are_not_written_yet_or_twice_are_told(explain, written):
         assert (difference["rows"], difference["what"]) == (1, "written more than once")
 
 
-def test_what_the_job_called_late_because_a_partition_had_run_dry_is_told_as_the_job_did(explain, written):
+def test_explain_follows_the_job_on_rows_late_after_an_idle_partition(explain, written):
     with EmbeddedKafka() as kafka:
         settings = written.model_copy(update={"brokers": kafka.brokers})
         for topic in settings.inputs + settings.outputs:
@@ -199,13 +199,13 @@ def test_what_the_job_called_late_because_a_partition_had_run_dry_is_told_as_the
         ([], 2, "one of the arguments --user --session --message is required"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(explain, arguments, status, line):
+def test_a_wrong_argument_ends_in_one_line(explain, arguments, status, line):
     found, lines = explain(*arguments)
     assert (found, len(lines)) == (status, 1), lines
     assert lines[0].startswith("visits: ") and line in lines[0]
 
 
-def test_the_commands_are_reached_from_the_job_s_own(written, programs):
+def test_commands_start_as_subcommands_of_dataflow(written, programs):
     wrong = {**environment(written), "VISITS_SHARD": "1"}
     status, lines = programs.run("dataflow", "explain", "--user", "1", **wrong)
     assert (status, lines) == (1, ["visits: there is no setting VISITS_SHARD; did you mean VISITS_SHARDS?"])

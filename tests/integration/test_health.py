@@ -16,7 +16,7 @@ def ask(port: int, probe: str) -> tuple[int, str]:
         return error.code, error.read().decode().strip()
 
 
-def test_a_job_is_ready_when_it_has_caught_up_and_stays_alive_while_brokers_are_away(
+def test_job_is_ready_once_caught_up_and_alive_while_brokers_are_away(
     embedded_kafka, embedded_settings, programs, tmp_path
 ):
     settings, port = embedded_settings.model_copy(update=LIVE), free_port()

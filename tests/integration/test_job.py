@@ -16,13 +16,13 @@ from support.programs import end_of, environment, free_port
         pytest.param(["-w", "4"], False, id="four workers, no keys"),
     ],
 )
-def test_a_run_to_the_end_gives_the_batch_answer(topics, programs, arguments, keyed):
+def test_a_run_to_the_end_writes_the_batch_answer(topics, programs, arguments, keyed):
     write(topics.brokers, a_log(topics, NOON, keyed))
     assert programs.run(*JOB, *arguments, **environment(topics, stop_at_end="1")) == (0, [])
     assert_right(topics)
 
 
-def test_a_cluster_of_two_processes_gives_the_batch_answer(topics, programs):
+def test_a_cluster_of_two_processes_writes_the_batch_answer(topics, programs):
     write(topics.brokers, a_log(topics, NOON, keyed=False))
     addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(2))
     cluster = [
@@ -33,9 +33,7 @@ def test_a_cluster_of_two_processes_gives_the_batch_answer(topics, programs):
     assert_right(topics)
 
 
-def test_a_live_job_is_right_without_further_traffic_across_an_outage_and_a_stop(
-    kafka: Kafka, topics, programs, tmp_path
-):
+def test_a_live_job_is_right_without_traffic_after_an_outage_and_a_restart(kafka: Kafka, topics, programs, tmp_path):
     settings = topics.model_copy(update=LIVE)
     store = str(tmp_path / "recovery")
     write(kafka.brokers, a_log(settings, time.time() - 600, keyed=True))  # a backlog
@@ -83,7 +81,7 @@ def test_a_live_job_is_right_without_further_traffic_across_an_outage_and_a_stop
         pytest.param({"kafka_acks": "some"}, "wrong Kafka setting: ", id="wrong property"),
     ],
 )
-def test_a_mistake_ends_in_one_line_that_says_what_to_do(embedded_settings, programs, wrong, line):
+def test_a_wrong_setting_ends_in_one_line_that_says_what_to_do(embedded_settings, programs, wrong, line):
     status, lines = programs.run(*JOB, **environment(embedded_settings, **wrong))
     assert status != 0
     assert len(lines) == 1, lines
@@ -91,7 +89,7 @@ def test_a_mistake_ends_in_one_line_that_says_what_to_do(embedded_settings, prog
     assert line in lines[0]
 
 
-def test_the_command_for_production_says_the_same(embedded_settings, programs, tmp_path):
+def test_the_production_command_ends_in_the_same_one_line(embedded_settings, programs, tmp_path):
     run = "dataflow", "-r", str(tmp_path / "recovery")
     status, lines = programs.run(*run, **environment(embedded_settings, topic_visits="nowhere"))
     assert status == 1

@@ -13,9 +13,7 @@ def events(lines: list[str]) -> list[str]:
     return [json.loads(line)["event"] for line in lines]
 
 
-def test_a_life_with_an_outage_is_told_in_json_lines_each_event_once(
-    embedded_kafka, embedded_settings, programs, tmp_path
-):
+def test_a_run_with_an_outage_logs_each_event_once_as_json(embedded_kafka, embedded_settings, programs, tmp_path):
     settings = embedded_settings.model_copy(update=LIVE)
     write(settings.brokers, a_log(settings, time.time() - 600, keyed=True, events=200))
     run = "dataflow", "-r", str(tmp_path / "store"), "-s", "1"
@@ -40,7 +38,7 @@ def test_a_life_with_an_outage_is_told_in_json_lines_each_event_once(
 
 
 @pytest.mark.parametrize("command", [("bytewax.run", "dataflow:flow"), ("dataflow",)], ids=" ".join)
-def test_a_mistake_is_one_line_in_json_too(programs, command):
+def test_an_error_is_one_line_of_json(programs, command):
     status, lines = programs.run(*command, VISITS_SESSION_GAP="-1", VISITS_LOG_FORMAT="json")
     assert status != 0
     [line] = map(json.loads, lines)
@@ -48,7 +46,7 @@ def test_a_mistake_is_one_line_in_json_too(programs, command):
     assert line["message"].startswith("wrong setting: VISITS_SESSION_GAP: ")
 
 
-def test_a_job_says_where_its_threads_are_when_it_is_asked_to_and_goes_on(
+def test_sigusr1_logs_the_stacks_of_all_threads_and_the_job_goes_on(
     embedded_kafka, embedded_settings, programs, tmp_path
 ):
     job = programs.start("dataflow", "-r", str(tmp_path / "store"), **environment(embedded_settings))

@@ -89,7 +89,7 @@ def test_events_are_sent_at_once_with_the_user_as_key_and_their_purchases(kafka)
         assert json.loads(message.value())["timestamp"] <= sent
 
 
-def test_rows_of_a_partition_are_in_order_of_event_time_unless_disorder_is_asked_for(kafka):
+def test_partitions_are_in_event_time_order_unless_disorder_is_set(kafka):
     status, _, _ = run(kafka.brokers, "--speed", "max", "--events", "2000", "--start", str(NOON))
     assert status == 0
 
@@ -111,7 +111,7 @@ def test_without_keys_rows_are_spread_over_all_partitions(kafka):
     assert min(shares) > 150
 
 
-def test_history_comes_at_once_and_then_the_same_stream_goes_on_live_until_it_is_stopped(kafka):
+def test_history_is_sent_at_once_and_the_stream_goes_on_live(kafka):
     process = start(kafka.brokers, "--history", "100", "--rate", "50", "--users", "400")
     started = time.time()
     while len(read(kafka, EVENTS)) < 5200:
@@ -185,7 +185,7 @@ def test_a_recorded_file_shifted_to_now_ends_now(kafka, tmp_path: Path):
     assert time.time() - PATIENCE < third <= time.time()
 
 
-def test_bad_lines_are_told_and_make_the_exit_status_1(kafka, tmp_path: Path):
+def test_bad_lines_are_reported_and_the_exit_status_is_1(kafka, tmp_path: Path):
     path = tmp_path / "clicks.csv"
     path.write_text(f"event_type,user_id,page_id,timestamp\nclick,1,1,{NOON}\nclick,,1,{NOON}\nclick,1,1,soon\n")
     status, out, err = run(kafka.brokers, str(path), "--speed", "max")
@@ -198,7 +198,7 @@ def test_bad_lines_are_told_and_make_the_exit_status_1(kafka, tmp_path: Path):
     ]
 
 
-def test_a_missing_column_is_told_before_anything_is_sent(kafka, tmp_path: Path):
+def test_a_missing_column_is_an_error_before_anything_is_sent(kafka, tmp_path: Path):
     path = tmp_path / "clicks.csv"
     path.write_text("event,user_id,page_id,timestamp\n")
     status, out, err = run(kafka.brokers, str(path), "--map", "event_type=kind")
@@ -206,7 +206,7 @@ def test_a_missing_column_is_told_before_anything_is_sent(kafka, tmp_path: Path)
     assert err == f"producer: {path} has no column 'kind' for event_type; it has event, user_id, page_id, timestamp\n"
 
 
-def test_rows_that_kafka_refuses_are_counted_and_make_the_exit_status_1(kafka, tmp_path: Path):
+def test_refused_rows_are_counted_and_the_exit_status_is_1(kafka, tmp_path: Path):
     path = tmp_path / "clicks.jsonl"
     event = {"event_type": "click", "user_id": 1, "page_id": 1, "timestamp": NOON}
     path.write_text(json.dumps(event) + "\n" + json.dumps(event | {"note": "x" * 2_000_000}))
@@ -216,7 +216,7 @@ def test_rows_that_kafka_refuses_are_counted_and_make_the_exit_status_1(kafka, t
     assert "; 1 rows were not delivered: " in out
 
 
-def test_topics_that_exist_are_left_alone(kafka):
+def test_existing_topics_are_not_changed(kafka):
     assert run(kafka.brokers, "--create-topics")[:2] == (0, "all topics are there\n")
 
 

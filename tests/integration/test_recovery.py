@@ -46,7 +46,7 @@ def start_job(programs: Programs, shop: Settings, store: Path, *arguments: str, 
 
 
 @pytest.mark.parametrize(("grace", "late"), [("10", 0), ("0", 2)], ids=["in its grace", "and it has none"])
-def test_a_job_that_starts_just_after_an_outage_does_not_call_late_what_others_had_still_to_write(
+def test_rows_written_in_the_grace_after_an_outage_are_not_late(
     shop: Settings, programs: Programs, tmp_path: Path, grace: str, late: int
 ) -> None:
     writer = Producer({"bootstrap.servers": shop.brokers, "log_level": 0})
@@ -70,7 +70,7 @@ def test_a_job_that_starts_just_after_an_outage_does_not_call_late_what_others_h
     assert end_of(job)[0] == 0
 
 
-def test_a_job_that_began_at_the_latest_rows_and_is_killed_before_its_first_snapshot_goes_on_where_it_began(
+def test_a_job_from_latest_killed_before_a_snapshot_starts_at_the_same_rows(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
     writer = Producer({"bootstrap.servers": shop.brokers, "log_level": 0})
@@ -98,9 +98,7 @@ def test_a_job_that_began_at_the_latest_rows_and_is_killed_before_its_first_snap
     assert end_of(job)[0] == 0
 
 
-def test_a_second_copy_of_a_running_job_is_refused_and_the_first_goes_on(
-    shop: Settings, programs: Programs, tmp_path: Path
-) -> None:
+def test_a_second_copy_of_a_running_job_is_refused(shop: Settings, programs: Programs, tmp_path: Path) -> None:
     first = start_job(programs, shop, tmp_path / "recovery")
     traffic = programs.start(*TRAFFIC, **environment(shop))
     wait_until(lambda: count_visits(shop) > 20, "the job writes")
@@ -115,7 +113,7 @@ def test_a_second_copy_of_a_running_job_is_refused_and_the_first_goes_on(
     assert end_of(first)[0] == 0
 
 
-def test_a_copy_that_starts_where_the_first_is_frozen_takes_over_and_the_first_stops_when_it_wakes(
+def test_a_job_takes_over_an_expired_lease_and_stops_when_it_loses_it(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
     notes, begins = notes_of(shop)
@@ -136,7 +134,7 @@ def test_a_copy_that_starts_where_the_first_is_frozen_takes_over_and_the_first_s
     traffic.terminate()
 
 
-def test_a_lease_that_cannot_be_renewed_lets_nothing_be_written_until_it_can(shop: Settings, kafka) -> None:
+def test_an_expired_lease_blocks_writes_until_it_is_renewed(shop: Settings, kafka) -> None:
     notes, begins = notes_of(shop)
     lease = Lease(notes, begins, "a job")
     lease.take()
@@ -162,9 +160,7 @@ def written_of(shop: Settings) -> OutputDeduplicator:
 
 
 @REAL
-def test_rows_that_a_leader_has_and_does_not_tell_while_a_replica_is_away_are_found(
-    shop: Settings, real_kafka: RealKafka
-) -> None:
+def test_rows_above_the_high_watermark_are_found_with_a_replica_away(shop: Settings, real_kafka: RealKafka) -> None:
     notes_of(shop)  # the job has begun
     place, hidden = (shop.topic_visits, 0), ReplicationProbe(Connection(shop.client), shop.group)
     killed = Producer({"bootstrap.servers": shop.brokers, "enable.idempotence": True, "log_level": 0})
@@ -181,9 +177,7 @@ def test_rows_that_a_leader_has_and_does_not_tell_while_a_replica_is_away_are_fo
 
 
 @REAL
-def test_rows_that_kafka_hides_since_a_replica_stands_still_are_known_of_until_they_are_shown(
-    shop: Settings, real_kafka: RealKafka
-) -> None:
+def test_probe_knows_of_rows_above_the_high_watermark_until_they_show(shop: Settings, real_kafka: RealKafka) -> None:
     connection, place = Connection(shop.client), (f"led-by-one-{shop.topic_visits}", 0)
     admin = connect(connection)
     for made in admin.create_topics([NewTopic(place[0], 1, replica_assignment=[[1, 2, 3]])]).values():
@@ -208,7 +202,7 @@ def leader_of(shop: Settings, topic: str) -> int:
 
 
 @REAL
-def test_an_output_topic_may_grow_and_keys_stay_where_they_went(
+def test_keys_keep_their_partitions_when_an_output_topic_grows(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
     traffic = programs.start(*TRAFFIC, **environment(shop))
@@ -232,9 +226,7 @@ def test_an_output_topic_may_grow_and_keys_stay_where_they_went(
 
 
 @REAL
-def test_rows_that_retention_has_removed_from_the_output_are_not_written_again(
-    shop: Settings, programs: Programs, tmp_path: Path
-) -> None:
+def test_rows_removed_by_retention_are_not_written_again(shop: Settings, programs: Programs, tmp_path: Path) -> None:
     traffic = programs.start(*TRAFFIC, **environment(shop))
     job = start_job(programs, shop, tmp_path / "recovery")
     wait_until(lambda: count_visits(shop) > 100, "the job writes")
@@ -262,7 +254,7 @@ def ends_in(shop: Settings) -> dict[int, int]:
     return {number: end for (_, number), end in written.ends((shop.topic_visits, each) for each in range(8)).items()}
 
 
-def test_a_changed_setting_is_told_with_its_values_and_holds_from_the_last_snapshot_on(
+def test_a_changed_setting_is_logged_and_holds_from_the_snapshot_on(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
     job = start_job(programs, shop, tmp_path / "recovery")
@@ -277,7 +269,7 @@ def test_a_changed_setting_is_told_with_its_values_and_holds_from_the_last_snaps
 
 
 @REAL
-def test_a_row_that_is_too_large_for_its_topic_stops_the_job_and_once_it_may_be_larger_nothing_is_lost_or_doubled(
+def test_a_row_too_large_for_its_topic_stops_the_job_and_nothing_is_lost(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
     admin = AdminClient({"bootstrap.servers": shop.brokers, "log_level": 0})
@@ -314,7 +306,7 @@ def set_largest_row(admin: AdminClient, topic: str, size: int) -> None:
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux lets a test limit another process")
 @pytest.mark.parametrize("kafka", ["embedded"], indirect=True)
-def test_a_recovery_store_that_cannot_be_written_any_more_ends_the_job_in_one_line_and_loses_nothing(
+def test_a_recovery_store_on_a_full_disk_ends_the_job_in_one_line(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
     traffic = programs.start(*TRAFFIC, **environment(shop))

@@ -104,7 +104,7 @@ def shop(embedded_kafka, monkeypatch, capsys) -> Shop:
     return Shop(embedded_kafka, run)
 
 
-def test_what_is_repaired_goes_back_into_its_partition_and_the_job_makes_a_visit_of_it(shop, programs, embedded_kafka):
+def test_a_repaired_row_returns_to_its_partition_and_becomes_a_visit(shop, programs, embedded_kafka):
     shop.write("user-events", event(0), of_text(3), partition=1)
     run = "bytewax.run", "dataflow:flow"
     assert programs.run(*run, **environment(shop.settings, stop_at_end="1"))[0] == 0
@@ -122,7 +122,7 @@ def test_what_is_repaired_goes_back_into_its_partition_and_the_job_makes_a_visit
     assert differences["visits-again"].expected == 2
 
 
-def test_nothing_is_put_back_twice(shop):
+def test_no_dead_letter_is_sent_twice(shop):
     shop.put_aside(*(of_text(at) for at in range(3)))
     assert shop.redrive("--message", "dead-letters/0/1", "--repair", REPAIR, "--send") == (0, ["put back: 1"])
     status, lines = shop.redrive("--repair", REPAIR, "--send")
@@ -131,7 +131,7 @@ def test_nothing_is_put_back_twice(shop):
     assert shop.letters_put_back() == {f"dead-letters/0/{offset}": 1 for offset in range(3)}
 
 
-def test_killed_again_and_again_it_puts_every_row_back_once(shop, programs):
+def test_a_redrive_killed_twice_sends_each_row_once(shop, programs):
     count = 40
     shop.put_aside(*(of_text(0, number=number) for number in range(count)))
     run = "dataflow", "redrive", "--repair", f"sleep 0.02; {REPAIR}", "--send"
@@ -152,7 +152,7 @@ def test_killed_again_and_again_it_puts_every_row_back_once(shop, programs):
     assert shop.letters_put_back() == {f"dead-letters/0/{offset}": 1 for offset in range(count)}
 
 
-def test_two_at_once_are_refused(shop, programs):
+def test_a_second_redrive_at_the_same_time_is_refused(shop, programs):
     shop.put_aside(*(of_text(0) for _ in range(40)))
     first = programs.start(
         "dataflow", "redrive", "--repair", f"sleep 0.3; {REPAIR}", "--send", **environment(shop.settings)
@@ -165,7 +165,7 @@ def test_two_at_once_are_refused(shop, programs):
     first.kill()
 
 
-def test_a_dry_run_says_the_same_and_sends_nothing(shop):
+def test_a_dry_run_reports_the_same_and_sends_nothing(shop):
     shop.put_aside(of_text(0), of_text(1), event(2), b"hello")
     status, lines = shop.redrive("--repair", REPAIR, "--dry-run", "--show", "1")
     assert status == 1
@@ -174,7 +174,7 @@ def test_a_dry_run_says_the_same_and_sends_nothing(shop):
     assert not shop.put_back()
 
 
-def test_what_cannot_be_read_is_not_sent_and_told_why(shop):
+def test_an_unreadable_row_is_not_sent_and_the_reason_is_shown(shop):
     shop.put_aside(of_text(0), None, event(10**9), event(1))
     status, lines = shop.redrive("--send")
     assert status == 0
@@ -186,7 +186,7 @@ def test_what_cannot_be_read_is_not_sent_and_told_why(shop):
     ]
 
 
-def test_what_would_be_late_is_left_unless_it_is_wanted_so(shop):
+def test_a_row_that_would_be_late_is_sent_only_on_request(shop):
     shop.write("user-events", event(100))
     shop.put_aside(event(94), event(95), topic="late-events", reason="late")
     status, lines = shop.redrive("late-events", "--send")
@@ -198,7 +198,7 @@ def test_what_would_be_late_is_left_unless_it_is_wanted_so(shop):
     assert shop.redrive("late-events", "--send", "--even-if-late")[1] == ["put back: 1; put back before: 1"]
 
 
-def test_with_the_present_time_what_was_late_is_on_time(shop):
+def test_a_late_row_with_the_present_time_is_on_time(shop):
     shop.write("user-events", event(100))
     shop.put_aside(event(0, referrer="é"), topic="late-events", reason="late")
     began = time.time()
@@ -209,7 +209,7 @@ def test_with_the_present_time_what_was_late_is_on_time(shop):
     assert fields == {key: value for key, value in json.loads(event(0, referrer="é")).items() if key != "timestamp"}
 
 
-def test_what_a_repair_command_does_not_answer_is_left_out_and_what_it_fails_at_is_told(shop):
+def test_rows_that_the_repair_command_drops_or_fails_on_are_reported(shop):
     shop.put_aside(event(0), event(1), event(2))
     fails_at_second = (
         'grep -v 1710331202 | { read -r row || exit 0; case "$row" in *201*) echo no >&2; exit 3;; esac; echo "$row"; }'
@@ -224,7 +224,7 @@ def test_what_a_repair_command_does_not_answer_is_left_out_and_what_it_fails_at_
     )
 
 
-def test_a_delivery_that_fails_is_told_and_not_counted_and_can_be_tried_again(shop, embedded_kafka):
+def test_a_failed_delivery_is_reported_and_can_be_retried(shop, embedded_kafka):
     shop.put_aside(event(0))
     embedded_kafka.refuse_a_row()
     assert shop.redrive("--send") == (
@@ -234,7 +234,7 @@ def test_a_delivery_that_fails_is_told_and_not_counted_and_can_be_tried_again(sh
     assert shop.redrive("--send") == (0, ["put back: 1"])
 
 
-def test_a_row_that_cannot_even_be_handed_over_is_told_and_not_counted(shop, monkeypatch):
+def test_a_row_that_the_client_refuses_is_reported_and_not_counted(shop, monkeypatch):
     shop.put_aside(event(0), event(1, padding="x" * 5_000))
     monkeypatch.setattr(
         "dataflow.tools.redrive.sender._ESSENTIAL", {"enable.idempotence": True, "message.max.bytes": 2_000}
@@ -258,7 +258,7 @@ def test_rows_of_other_jobs_are_not_sent(shop):
     ]
 
 
-def test_letters_are_counted_by_where_they_are_where_they_came_from_and_why(shop):
+def test_dead_letters_are_counted_by_topic_origin_and_reason(shop):
     shop.put_aside(of_text(0), of_text(1))
     shop.put_aside(b"{", reason="truncated", origin="purchases/1/7", at=NOON + 60)
     shop.put_aside(event(0), topic="late-events", reason="late")
@@ -294,7 +294,7 @@ def test_letters_are_counted_by_where_they_are_where_they_came_from_and_why(shop
         (["--repair", "no-such-command", "--send"], 1, "the repair command cannot be run: "),
     ],
 )
-def test_a_mistake_is_told_in_one_line(shop, wrong, status, line):
+def test_a_wrong_argument_ends_in_one_line(shop, wrong, status, line):
     shop.put_aside(event(0))
     found, lines = shop.redrive(*wrong)
     assert found == status

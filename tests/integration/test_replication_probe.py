@@ -24,7 +24,7 @@ def cluster() -> Iterator[EmbeddedKafka]:
 
 
 @pytest.mark.parametrize("round_trip", [0, 60])  # milliseconds
-def test_an_answer_to_one_question_is_not_taken_for_one_to_the_next(cluster: EmbeddedKafka, round_trip: int) -> None:
+def test_a_stale_response_is_not_taken_for_an_answer(cluster: EmbeddedKafka, round_trip: int) -> None:
     cluster.set_round_trip(round_trip)
     hidden = ReplicationProbe(Connection(Settings(brokers=cluster.brokers).client), "group")
     producer = Producer({"bootstrap.servers": cluster.brokers, "linger.ms": 0})
@@ -40,7 +40,7 @@ def test_an_answer_to_one_question_is_not_taken_for_one_to_the_next(cluster: Emb
         assert hidden.fully_replicated(ends) == set()
 
 
-def test_a_client_that_hears_nothing_of_a_partition_any_more_is_replaced(
+def test_a_consumer_that_gets_nothing_of_a_partition_is_replaced(
     cluster: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients = []

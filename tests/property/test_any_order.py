@@ -54,7 +54,7 @@ def assert_right(written: Written, logs: Logs, rules: Rules = Rules()) -> None:
 
 
 @given(logs_and_plans(), SHARDS)
-def test_any_pieces_in_any_order_on_any_number_of_shards_give_the_batch_answer(logs_and_plan, shards):
+def test_any_batches_in_any_order_on_any_shards_give_the_batch_answer(logs_and_plan, shards):
     logs, plan = logs_and_plan
     rules = Rules(shards=shards)
     job = Job(logs, rules)
@@ -75,7 +75,7 @@ def test_any_numbers_in_the_rules_give_the_batch_answer(logs_and_plan, gap, wind
 
 
 @given(st.data(), LOGS)
-def test_a_crash_at_any_point_changes_nothing(data, logs):
+def test_a_crash_at_any_point_changes_no_row(data, logs):
     job = Job(logs)
     for _ in range(data.draw(st.integers(1, 3), "crashes")):
         for source, count in data.draw(plans(logs, 8), "then read").steps:
@@ -184,7 +184,7 @@ def look(job: Job, live: Live, source: str, now: float, most: int, asked: float 
 
 
 @given(lives(), LOOKS)
-def test_partitions_that_run_dry_hold_nobody_up_and_change_nothing(live, looks):
+def test_idle_partitions_block_nothing_and_change_no_row(live, looks):
     logs = live.logs()
     job = Job(logs)
     now = 0.0
@@ -231,7 +231,7 @@ def interruptions(draw: st.DrawFn) -> tuple[Logs, Plan, set[int]]:
 
 @FEWER
 @given(interruptions())
-def test_stops_with_a_recovery_store_change_nothing(interrupted):
+def test_stops_with_a_recovery_store_change_no_row(interrupted):
     logs, plan, stops = interrupted
     written = Written()
     run_again_and_again(bytewax_flow(logs, plan, Rules(), written, stops=stops), stops)
@@ -240,7 +240,7 @@ def test_stops_with_a_recovery_store_change_nothing(interrupted):
 
 @FEWER
 @given(interruptions())
-def test_crashes_with_a_recovery_store_lose_nothing_and_invent_nothing(interrupted):
+def test_crashes_with_a_recovery_store_lose_and_invent_no_row(interrupted):
     logs, plan, crashes = interrupted
     written = Written()
     run_again_and_again(bytewax_flow(logs, plan, Rules(), written, crashes=crashes), crashes)

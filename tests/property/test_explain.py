@@ -29,7 +29,7 @@ def written_of(written: Written, user: int, topic: str) -> Counter:
 
 
 @given(logs_and_plans(), SHARDS, st.integers(1, 8), st.integers(0, 3))
-def test_what_is_said_of_a_user_is_what_the_job_writes_of_that_user(logs_and_plan, shards, most, fewest):
+def test_a_report_has_exactly_the_rows_that_the_job_writes_of_a_user(logs_and_plan, shards, most, fewest):
     logs, plan = logs_and_plan
     rules = Rules(shards=shards, thresholds={"max_events": most, "min_page_views": fewest})
     job = Job(logs, rules)
@@ -42,7 +42,7 @@ def test_what_is_said_of_a_user_is_what_the_job_writes_of_that_user(logs_and_pla
 
 
 @given(LOGS)
-def test_a_session_is_said_to_be_closed_by_the_log_exactly_if_a_job_that_has_read_all_has_closed_it(logs):
+def test_a_session_is_closed_by_the_log_exactly_if_the_job_closes_it(logs):
     job = Job(logs)
     for source, records in logs.items():
         job.feed(job.partitions.poll(source, len(records)))
@@ -56,7 +56,7 @@ def test_a_session_is_said_to_be_closed_by_the_log_exactly_if_a_job_that_has_rea
 
 @FEWER
 @given(LOGS, st.booleans())
-def test_everything_can_be_drawn_and_told_to_machines(logs, stop_at_end):
+def test_any_report_can_be_drawn_and_encoded_as_json(logs, stop_at_end):
     for user in users(logs):
         story = explained(logs, user, settings=TO_THE_END if stop_at_end else SETTINGS)
         part = part_of(story, lambda session: True, lambda row: True, lambda dead: True)

@@ -21,7 +21,7 @@ logs = st.fixed_dictionaries(
 
 
 @given(logs, st.integers(0, 60))
-def test_its_answer_is_that_of_a_slow_and_obvious_computation_also_after_a_resume(rows: dict, stop: int) -> None:
+def test_example_equals_an_obvious_computation_also_after_a_resume(rows: dict, stop: int) -> None:
     files = {name: "\n".join(map(json.dumps, lines)).encode() or b"\n" for name, lines in rows.items()}
     out: list[str] = []
     engine = Engine(build([], TestingSink(out)))

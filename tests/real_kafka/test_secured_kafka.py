@@ -127,7 +127,7 @@ def test_a_wrong_password_ends_in_one_line(kafka, settings, programs, tmp_path) 
     assert_ends_in_one_line(ended, "refuses us; check VISITS_KAFKA_*", "Authentication failed")
 
 
-def test_a_broker_that_cannot_prove_who_it_is_ends_in_one_line(kafka, settings, programs, tmp_path) -> None:
+def test_a_broker_with_an_unknown_certificate_ends_in_one_line(kafka, settings, programs, tmp_path) -> None:
     variables = told(settings, ssl_ca_location=str(kafka.stranger))
     ended = programs.run("dataflow", "-r", str(tmp_path / "recovery"), **variables)
     assert_ends_in_one_line(ended, "refuses us; check VISITS_KAFKA_*", "certificate")
@@ -143,7 +143,7 @@ def test_a_broker_that_cannot_prove_who_it_is_ends_in_one_line(kafka, settings, 
         ),
     ],
 )
-def test_a_permission_that_is_missing_at_the_start_ends_in_one_line_and_nothing_is_lost(
+def test_a_missing_permission_ends_in_one_line_and_nothing_is_lost(
     kafka, settings, programs, tmp_path, taken: Callable[[Settings], Grant], parts
 ) -> None:
     kafka.revoke([taken(settings)])
@@ -169,7 +169,7 @@ def test_a_permission_that_is_missing_at_the_start_ends_in_one_line_and_nothing_
         ),
     ],
 )
-def test_a_permission_that_is_taken_away_stops_the_job_and_nothing_is_lost(
+def test_a_revoked_permission_stops_the_job_and_nothing_is_lost(
     kafka, settings, programs, tmp_path, taken: Callable[[Settings], Grant], parts
 ) -> None:
     run = "dataflow", "-r", str(tmp_path / "recovery"), "-s", "1"
@@ -186,7 +186,7 @@ def test_a_permission_that_is_taken_away_stops_the_job_and_nothing_is_lost(
     stop(job)
 
 
-def test_secrets_are_not_in_what_settings_look_like(settings: Settings) -> None:
+def test_settings_print_no_secret(settings: Settings) -> None:
     for text in (repr(settings), str(settings), settings.model_dump_json()):
         assert PASSWORD not in text
         assert USER in settings.client.values()

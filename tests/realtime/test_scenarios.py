@@ -58,7 +58,7 @@ def test_no_row_is_late_after_all_brokers_were_down(world, tell):
     )
 
 
-def test_others_go_on_and_no_row_is_late_while_a_broker_is_down(world, tell):
+def test_no_row_is_late_while_one_broker_is_down(world, tell):
     spread_leaders(world.kafka, world.settings.inputs)
     world.start()
     live(world)
@@ -77,7 +77,7 @@ def test_others_go_on_and_no_row_is_late_while_a_broker_is_down(world, tell):
     )
 
 
-def test_job_that_was_stopped_goes_on_where_it_was(world, tell):
+def test_a_stopped_job_resumes_where_it_was(world, tell):
     world.with_control()
     world.start()
     live(world)
@@ -96,7 +96,7 @@ def test_job_that_was_stopped_goes_on_where_it_was(world, tell):
     tell(f"{outcome}; {meanwhile} rows came while it was stopped for {PAUSE:g} s, and time stood still for it; {lost}")
 
 
-def test_partition_that_is_silent_for_ever_holds_nobody_up(world, tell):
+def test_a_silent_partition_blocks_no_other(world, tell):
     world.start()
     users = [user for user in range(1, 60) if crc32(b"%d" % user) % 8 != 5]
     live(world, users=users)
@@ -108,7 +108,7 @@ def test_partition_that_is_silent_for_ever_holds_nobody_up(world, tell):
     )
 
 
-def test_row_an_hour_ahead_is_dead_and_one_a_year_behind_is_late(world, tell):
+def test_a_row_an_hour_ahead_is_dead_and_a_row_a_year_behind_is_late(world, tell):
     world.start()
     live(world)
     world.wait_for_visits(WARM)
@@ -124,7 +124,7 @@ def test_row_an_hour_ahead_is_dead_and_one_a_year_behind_is_late(world, tell):
     )
 
 
-def test_phone_that_is_fast_makes_nobody_else_late(world, tell):
+def test_a_fast_clock_makes_no_other_row_late(world, tell):
     phone, ahead = 7, 40
     users = [user for user in range(1, 100) if crc32(b"%d" % user) % 8 == crc32(b"%d" % phone) % 8]
     world.start()
@@ -139,7 +139,7 @@ def test_phone_that_is_fast_makes_nobody_else_late(world, tell):
     )
 
 
-def test_backlog_of_a_year_ago_comes_out_whole_while_live_rows_come_in(world, tell):
+def test_a_backlog_of_a_year_ago_is_processed_beside_live_rows(world, tell):
     world.with_control()
     start = time.time() - YEAR
     backlog = list(islice(clicks(2, range(1, 1001), start, world.settings.session_gap), 60_000))

@@ -47,7 +47,7 @@ def test_answer_is_that_of_the_reference(monkeypatch, users, skewed):
     assert not right.late_events and not right.dead_letters
 
 
-def test_workload_has_what_is_hard():
+def test_workload_has_late_rows_bots_and_unreadable_messages():
     events, purchases, _ = logs(Workload(3_000, 20))
     right = answer(events, purchases, RuleSettings())
     amounts = {value.rpartition(b":")[2] for _, value, _ in right.visits}
@@ -58,7 +58,7 @@ def test_workload_has_what_is_hard():
     assert answer(events, purchases, RuleSettings(allowed_lateness=RuleSettings().allowed_lateness - 4)).late_events
 
 
-def test_one_row_more_one_less_or_another_one_is_seen():
+def test_a_missing_extra_or_changed_row_is_noticed():
     right, wrong = Digest(), Digest()
     for digest in (right, wrong):
         digest.add(b"1", b"a")
@@ -79,7 +79,7 @@ def test_order_does_not_matter():
     assert one == other
 
 
-def test_a_seed_is_a_workload():
+def test_the_same_seed_gives_the_same_workload():
     def values(seed: int) -> list[bytes]:
         return [row.value for row in Workload(500, 20, seed=seed).rows()]
 
@@ -87,7 +87,7 @@ def test_a_seed_is_a_workload():
     assert values(1) != values(2)
 
 
-def test_many_users_come_in_turn_and_few_are_there_at_a_time(monkeypatch):
+def test_many_users_take_turns_and_few_are_present_at_once(monkeypatch):
     monkeypatch.setattr("bench.workload.PRESENT", 10)
     rows = [row for row in Workload(2_000, 1_000).rows() if row.amount is None]
     assert len({row.user for row in rows}) > 200

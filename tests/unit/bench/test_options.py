@@ -8,7 +8,7 @@ from bench.on_time import case
 from producer.options import whole
 
 
-def test_numbers_of_things_are_whole_and_at_least_one():
+def test_counts_are_whole_and_at_least_1():
     assert whole("1") == 1
     assert whole("10000000") == 10_000_000
 

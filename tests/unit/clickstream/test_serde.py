@@ -83,11 +83,11 @@ def test_timestamps_are_whole_or_fractions_exact_to_the_microsecond(text, micros
         "0.1000000000000000055",
     ],
 )
-def test_an_amount_keeps_its_spelling(amount):
+def test_an_amount_keeps_its_json_text(amount):
     assert decode_purchase(with_field("amount", amount, PURCHASE), 0).amount == amount.encode()
 
 
-def test_spaces_around_an_amount_are_not_its_own():
+def test_spaces_around_an_amount_are_not_part_of_it():
     assert decode_purchase(PURCHASE.replace(b"9.50", b" \n 9.50\t"), 0).amount == b"9.50"
 
 
@@ -177,7 +177,7 @@ def test_spaces_around_an_amount_are_not_its_own():
         ),
     ],
 )
-def test_what_is_not_an_event_is_unreadable_and_the_reason_is_told(value, reason):
+def test_a_message_that_is_no_event_is_unreadable_with_a_reason(value, reason):
     with pytest.raises(Unreadable) as caught:
         decode_event(value, 0)
     assert str(caught.value) == reason
@@ -203,7 +203,7 @@ def test_what_is_not_an_event_is_unreadable_and_the_reason_is_told(value, reason
         ),
     ],
 )
-def test_what_is_not_a_purchase_is_unreadable_and_the_reason_is_told(value, reason):
+def test_a_message_that_is_no_purchase_is_unreadable_with_a_reason(value, reason):
     with pytest.raises(Unreadable) as caught:
         decode_purchase(value, 0)
     assert str(caught.value) == reason
@@ -247,9 +247,9 @@ def test_what_is_not_a_purchase_is_unreadable_and_the_reason_is_told(value, reas
         ),
     ],
 )
-def test_a_visit_is_the_event_as_it_came_and_two_fields_more(value, visit):
+def test_a_visit_is_the_event_as_it_came_with_two_more_fields(value, visit):
     assert encode_visits([decode_event(value, 0)], b"abc", b"5.0") == [visit]
 
 
-def test_a_suspicious_visit_says_session_user_and_type():
+def test_a_suspicious_visit_has_session_user_and_type():
     assert encode_suspicious(b"abc", b"-7", 2) == b'{"session_id":"abc","user_id":-7,"type":2}'

@@ -41,7 +41,7 @@ def standing_at(*places):
         pytest.param([20, 20, 21, 65_600], id="many, none, one, very many"),
     ],
 )
-def test_of_an_open_session_it_is_kept_where_its_events_are_however_many_snapshots_there_were(snapshots_after):
+def test_a_snapshot_holds_positions_of_events_after_any_earlier_snapshots(snapshots_after):
     places = [(3, 9), (2, 4), *((5, 2**45 + offset) for offset in range(70_000))]
     visit, events = SessionAccumulator([]), standing_at(*places[: snapshots_after[-1]])
     topic = Topic(events)
@@ -59,7 +59,7 @@ def test_of_an_open_session_it_is_kept_where_its_events_are_however_many_snapsho
     assert keeper.unpack(resumed) == visit
 
 
-def test_what_is_kept_of_a_session_that_a_row_unites_with_the_next_is_all_of_both():
+def test_a_snapshot_of_merged_sessions_has_the_events_of_both():
     first, second, between = standing_at((0, 1), (0, 2), (1, 7))
     one, other = SessionAccumulator([first]), SessionAccumulator([second])
     keeper = ReferenceSerializer(Topic([first, second, between]))

@@ -51,11 +51,11 @@ FIRST, SECOND, THIRD = seen(100, "purchase"), seen(110, "purchase"), seen(120, "
         ),
     ],
 )
-def test_the_amount_of_a_session_is_that_of_its_last_purchase_event_that_has_one(rows, amount):
+def test_a_sessions_amount_is_that_of_its_last_purchase_event_with_one(rows, amount):
     assert all(fold(*arrivals).amount == amount for arrivals in permutations(rows))
 
 
-def test_united_folds_have_the_events_of_both_and_the_greater_match():
+def test_merged_sessions_have_the_events_of_both_and_the_greater_match():
     early, late = match(FIRST, paid(100, "900")), match(SECOND, paid(110, "2"))
     for one, other in (
         ((FIRST, early), (SECOND, late)),
@@ -82,23 +82,23 @@ def test_united_folds_have_the_events_of_both_and_the_greater_match():
         pytest.param(["click"] * 6, 1, id="six events without a page view are one case, the first"),
     ],
 )
-def test_a_session_is_suspicious_for_more_than_five_events_or_else_for_no_page_view(types, kind):
+def test_more_than_5_events_or_no_page_view_makes_a_session_suspicious(types, kind):
     assert suspicion_of([seen(100, event_type) for event_type in types], {"max_events": 5, "min_page_views": 1}) == kind
 
 
 @pytest.mark.parametrize(
     ("fewest", "kind"), [(0, None), (1, None), (2, None), (3, 2)], ids="none asked for,one,two,three".split(",")
 )
-def test_the_fewest_page_views_can_be_set(fewest, kind):
+def test_min_page_views_can_be_set(fewest, kind):
     assert suspicion_of([seen(100), seen(100, "click"), seen(100)], {"max_events": 5, "min_page_views": fewest}) == kind
 
 
-def test_the_most_events_can_be_set():
+def test_max_events_can_be_set():
     assert suspicion_of([seen(100)], {"max_events": 1, "min_page_views": 1}) is None
     assert suspicion_of([seen(100), seen(100)], {"max_events": 1, "min_page_views": 1}) == 1
 
 
-def test_a_session_id_is_made_of_the_user_and_the_first_time_and_never_changes():
+def test_a_session_id_is_a_fixed_hash_of_user_and_start_time():
     assert session_id(b"1", 1_710_331_200_000_000) == b"5990e35e960eb8e25b3b0916dd0d0c6a"
 
 

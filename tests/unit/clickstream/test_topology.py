@@ -40,14 +40,14 @@ def rejected(value: bytes | None, reason: str, source: str, offset: int, key: by
     return Counter({(key, value, tuple((name, text.encode()) for name, text in headers.items())): 1})
 
 
-def test_one_visitor_browses_buys_and_leaves():
+def test_a_visitor_browses_buys_and_leaves_with_an_amount():
     view, click, buy = event(0), event(12, "click"), event(30, "purchase", page=7)
     answer = written({EVENTS: log(view, click, buy), PURCHASES: log(purchase(33, "19.90", page=7))})
     session = session_id(1, 0)
     assert answer == Answer(visits=rows(1, *(visit(each, session, "19.90") for each in (view, click, buy))))
 
 
-def test_the_very_bytes():
+def test_outputs_are_these_very_bytes():
     logs = {
         EVENTS: log(b'{"event_type": "page-view", "user_id": 1, "page_id": 2, "timestamp": 1710331200, "tag": [1.50]}'),
         PURCHASES: [],
@@ -59,14 +59,14 @@ def test_the_very_bytes():
     assert written(logs) == Answer(visits=Counter({(b"1", row, ()): 1}))
 
 
-def test_20_s_exactly_is_one_session_and_a_microsecond_more_are_two():
+def test_a_gap_of_exactly_20_s_is_one_session_a_microsecond_more_two():
     first, second, third = event(0), event(20), event(40.000001)
     answer = written({EVENTS: log(first, second, third), PURCHASES: []})
     one, other = session_id(1, 0), session_id(1, 40.000001)
     assert answer == Answer(visits=rows(1, visit(first, one), visit(second, one), visit(third, other)))
 
 
-def test_a_row_between_two_sessions_makes_them_one():
+def test_a_row_between_two_sessions_merges_them():
     early, late, between = event(0), event(30), event(15, "click")
     logs = {EVENTS: log(early), "user-events/1": log(late), "user-events/2": log(between), PURCHASES: []}
     session = session_id(1, 0)
@@ -93,7 +93,7 @@ def test_an_amount_belongs_to_a_purchase_event_at_most_5_s_away(at, amount, unma
     )
 
 
-def test_the_last_purchase_event_with_an_amount_gives_that_of_the_session():
+def test_a_session_has_the_amount_of_its_last_matched_purchase_event():
     buys = [event(0, "purchase"), event(10, "purchase"), event(20, "purchase")]
     answer = written(
         {EVENTS: log(event(0), *buys), PURCHASES: log(purchase(0, 900), purchase(12, "3.50"), purchase(11, "2"))}
@@ -109,7 +109,7 @@ def test_only_purchase_events_take_amounts():
     assert answer.unmatched_purchases == rejected(paid, "no event in its time", PURCHASES, 0)
 
 
-def test_more_than_five_events_are_suspicious_and_so_is_a_session_without_page_view():
+def test_more_than_5_events_or_no_page_view_is_suspicious():
     many = [event(at, user=1) for at in range(6)]
     few = [event(at, user=2) for at in range(5)]
     blind = [event(at, "click", user=3) for at in range(5)]
@@ -130,7 +130,7 @@ def test_more_than_five_events_are_suspicious_and_so_is_a_session_without_page_v
         pytest.param(-1000, True, id="long ago"),
     ],
 )
-def test_a_row_too_far_below_those_before_it_is_late(at, is_late):
+def test_a_row_more_than_5_s_below_its_partitions_maximum_is_late(at, is_late):
     row = event(at, "click")
     answer = written({EVENTS: log(event(15), event(30), row), PURCHASES: []})
     session = session_id(1, 15)
@@ -138,13 +138,13 @@ def test_a_row_too_far_below_those_before_it_is_late(at, is_late):
     assert answer.visits == rows(1, *(visit(each, session) for each in [event(15), event(30)] + [row] * (not is_late)))
 
 
-def test_other_partitions_make_no_row_late():
+def test_a_row_is_not_late_because_of_other_partitions():
     old = event(-3600, user=2)
     answer = written({EVENTS: log(event(0)), "user-events/1": log(old), PURCHASES: log(purchase(50, 1, user=9))})
     assert answer.visits == rows(1, visit(event(0), session_id(1, 0))) + rows(2, visit(old, session_id(2, -3600)))
 
 
-def test_a_late_purchase_is_unmatched_for_being_late():
+def test_a_late_purchase_is_unmatched_with_the_reason_late():
     paid = purchase(0, 5)
     answer = written({EVENTS: log(event(0, "purchase")), PURCHASES: log(purchase(10, 1, user=2), paid)})
     assert answer.visits == rows(1, visit(event(0, "purchase"), session_id(1, 0)))
@@ -154,13 +154,13 @@ def test_a_late_purchase_is_unmatched_for_being_late():
     )
 
 
-def test_a_phone_with_a_fast_clock_does_not_make_others_late():
+def test_a_fast_producer_clock_makes_no_row_of_its_partition_late():
     fast, right = event(40, user=1), event(-5, user=2)
     answer = written({EVENTS: log(stored(0, fast), stored(0.5, right)), PURCHASES: []})
     assert answer.visits == rows(1, visit(fast, session_id(1, 40))) + rows(2, visit(right, session_id(2, -5)))
 
 
-def test_what_cannot_be_read_is_kept_as_it_came():
+def test_an_unreadable_message_is_a_dead_letter_as_it_came():
     logs = {EVENTS: log(b"\xff", event(0), None), PURCHASES: log(event(0), stored(0, purchase(61, 1)))}
     answer = written(logs)
     assert answer.visits == rows(1, visit(event(0), session_id(1, 0)))
@@ -172,7 +172,7 @@ def test_what_cannot_be_read_is_kept_as_it_came():
     )
 
 
-def test_a_dead_letter_says_why():
+def test_a_dead_letter_has_its_reason_and_origin_in_headers():
     job = Job({EVENTS: log(event(0, user="1")), PURCHASES: []})
     for poll in Plan().polls(job.partitions):
         job.feed(poll)
@@ -185,7 +185,7 @@ def test_a_dead_letter_says_why():
     }
 
 
-def test_a_row_goes_where_its_key_or_else_its_origin_says():
+def test_a_row_is_partitioned_by_its_key_or_else_by_its_origin():
     junk = log(b"junk")[0]
     job = Job(
         {
@@ -200,7 +200,7 @@ def test_a_row_goes_where_its_key_or_else_its_origin_says():
     assert [route for route, _ in job.written.elements("visits")] == ["7"]
 
 
-def test_visits_of_a_session_are_written_together_in_order_of_time():
+def test_visits_of_a_session_are_written_together_in_event_time_order():
     events = [event(at) for at in (9, 3, 5, 5.5, 4)]
     rules = Rules(lateness=10_000_000)
     assert run({EVENTS: log(*events), PURCHASES: []}, rules=rules).rows("visits") == [
@@ -208,7 +208,7 @@ def test_visits_of_a_session_are_written_together_in_order_of_time():
     ]
 
 
-def test_nothing_in_nothing_out():
+def test_empty_inputs_give_empty_outputs():
     assert written({EVENTS: [], PURCHASES: []}) == Answer()
 
 
@@ -230,7 +230,7 @@ def is_out(job: Job) -> bool:
     return job.written.rows("visits") == [SESSION]
 
 
-def test_a_silent_source_with_claims_lets_the_others_go_on():
+def test_an_idle_source_lets_the_watermark_advance():
     job = Job()
     job.read(EVENTS, VIEW, now=0)
     job.is_at_its_end(PURCHASES, asof=0)
@@ -240,7 +240,7 @@ def test_a_silent_source_with_claims_lets_the_others_go_on():
     assert is_out(job)
 
 
-def test_a_silent_source_without_a_claim_holds_everything():
+def test_a_silent_source_that_is_not_idle_blocks_the_watermark():
     job = Job()
     job.is_at_its_end(PURCHASES, asof=0)
     job.read(EVENTS, VIEW, now=0)
@@ -252,7 +252,7 @@ def test_a_silent_source_without_a_claim_holds_everything():
 
 
 @pytest.mark.parametrize(("asof", "out"), [(25, False), (25.000001, True)])
-def test_without_traffic_a_session_is_out_gap_and_lateness_after_its_last_event(asof, out):
+def test_without_traffic_a_session_closes_25_s_after_its_last_event(asof, out):
     job = Job()
     job.read(EVENTS, VIEW, now=0)
     for source in (EVENTS, PURCHASES):
@@ -260,7 +260,7 @@ def test_without_traffic_a_session_is_out_gap_and_lateness_after_its_last_event(
     assert is_out(job) == out
 
 
-def test_events_that_are_old_when_they_come_wait_no_longer():
+def test_sessions_of_old_events_close_without_a_wait():
     job = Job()
     job.read(EVENTS, VIEW, now=5000)
     for source in (EVENTS, PURCHASES):
@@ -271,7 +271,7 @@ def test_events_that_are_old_when_they_come_wait_no_longer():
     assert is_out(job)
 
 
-def test_an_outage_stops_the_clock():
+def test_an_outage_stops_the_watermark():
     job = Job()
     job.read(EVENTS, VIEW, now=0)
     for source in (EVENTS, PURCHASES):
@@ -283,7 +283,7 @@ def test_an_outage_stops_the_clock():
     assert job.written.answer().visits.total() == 2
 
 
-def test_a_row_that_its_shard_has_passed_is_late_though_on_time_in_its_partition():
+def test_a_row_below_its_shards_watermark_is_late():
     job = Job({EVENTS: [], "user-events/1": [], PURCHASES: []})
     job.read(EVENTS, event(100), now=100)
     job.read("user-events/1", event(50, user=2), now=100)
@@ -296,7 +296,7 @@ def test_a_row_that_its_shard_has_passed_is_late_though_on_time_in_its_partition
     assert job.written.answer().visits.total() == 3
 
 
-def test_a_purchase_row_that_its_shard_has_passed_is_late_too():
+def test_a_purchase_below_its_shards_watermark_is_late():
     job = Job()
     job.read(EVENTS, event(100), now=100)
     for source in (EVENTS, PURCHASES):
@@ -307,7 +307,7 @@ def test_a_purchase_row_that_its_shard_has_passed_is_late_too():
     assert job.written.answer().unmatched_purchases == rejected(late, "late", PURCHASES, 0)
 
 
-def test_a_resumed_job_waits_for_every_source_to_claim_anew():
+def test_after_a_resume_every_source_must_be_idle_again():
     job = Job()
     job.read(EVENTS, VIEW, now=0)
     for source in (EVENTS, PURCHASES):
@@ -319,7 +319,7 @@ def test_a_resumed_job_waits_for_every_source_to_claim_anew():
     assert is_out(job)
 
 
-def test_a_writer_with_a_fast_clock_makes_no_row_of_other_partitions_late():
+def test_a_fast_producer_clock_makes_no_row_of_other_partitions_late():
     """One that gives its messages the time of Kafka as well: of the topic's default, CreateTime."""
     job = Job({EVENTS: [], "user-events/1": [], PURCHASES: []})
     job.read("user-events/1", event(0, user=2), now=0)
@@ -333,7 +333,7 @@ def test_a_writer_with_a_fast_clock_makes_no_row_of_other_partitions_late():
     assert job.written.answer().visits.total() == 121
 
 
-def test_a_session_of_a_fast_phone_waits_for_its_own_time():
+def test_a_session_in_the_future_closes_when_its_time_has_come():
     job = Job()
     job.read(EVENTS, stored(0, event(40)), now=0)
     for asof, out in ((25.000001, False), (65, False), (65.000001, True)):

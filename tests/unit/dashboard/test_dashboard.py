@@ -43,7 +43,7 @@ def job(probe: DashboardProbe) -> Job:
 # --- the last of what has passed ---
 
 
-def test_late_rows_are_kept_with_how_late_they_were(probe, job):
+def test_late_rows_are_listed_with_how_late_they_were(probe, job):
     late = event(0, user=7)
     job.read(EVENTS, event(60), event(12.5), late, now=60)
     newest, older = probe.lists().late
@@ -53,7 +53,7 @@ def test_late_rows_are_kept_with_how_late_they_were(probe, job):
     assert older.reason == "about 47.5 s below the highest time of its partition"
 
 
-def test_a_row_that_is_late_because_its_partition_had_run_dry_says_so(probe, job):
+def test_a_row_late_after_an_idle_partition_says_so(probe, job):
     job.read(PURCHASES, purchase(0, 1), now=0)
     job.read(EVENTS, event(0), now=0, caught_up_at=0)
     for source in (EVENTS, PURCHASES):
@@ -62,13 +62,13 @@ def test_a_row_that_is_late_because_its_partition_had_run_dry_says_so(probe, job
     assert [each.reason for each in probe.lists().late] == ["its partition was idle, and the watermark passed it"]
 
 
-def test_a_late_row_in_the_last_poll_of_a_run_to_the_end_is_no_trouble(probe, job):
+def test_a_late_row_in_the_last_batch_of_a_run_is_listed(probe, job):
     job.partitions.logs[EVENTS].extend(log(event(60), event(0)))
     job.feed(job.partitions.poll(EVENTS, 2, end=True))
     assert [each.reason for each in probe.lists().late] == ["below the highest time of its partition"]
 
 
-def test_dead_letters_are_kept_with_the_reason_and_their_beginning(probe, job):
+def test_dead_letters_are_listed_with_the_reason_and_their_beginning(probe, job):
     job.read(EVENTS, b"\xff{", None, b"x" * 5_000, now=0)
     newest, middle, oldest = probe.lists().dead_letters
     assert newest.text == "x" * 200 + "… (5,000 bytes)"
@@ -76,7 +76,7 @@ def test_dead_letters_are_kept_with_the_reason_and_their_beginning(probe, job):
     assert (oldest.reason, oldest.text) == ("not UTF-8: invalid start byte at byte 0", "\\xff{")
 
 
-def test_suspicious_visits_and_purchases_that_met_no_event_are_kept(probe, job):
+def test_suspicious_visits_and_unmatched_purchases_are_listed(probe, job):
     job.read(EVENTS, *(event(at, user=7) for at in range(6)), event(0, "click", user=8), now=6)
     job.read(PURCHASES, purchase(0, 5, user=9), now=6)
     job.end()
@@ -87,7 +87,7 @@ def test_suspicious_visits_and_purchases_that_met_no_event_are_kept(probe, job):
     assert [(each.user, each.reason) for each in probe.lists().unmatched] == [("9", "no purchase event in its time")]
 
 
-def test_only_the_last_few_are_kept_and_changes_are_counted(probe, job):
+def test_only_the_last_few_rows_are_listed_and_changes_counted(probe, job):
     assert probe.changes == 0
     job.read(EVENTS, *[b"junk %d" % number for number in range(100)], now=0)
     assert [each.where for each in probe.lists().dead_letters] == [f"{EVENTS}/{99 - each}" for each in range(SHOWN)]
@@ -96,7 +96,7 @@ def test_only_the_last_few_are_kept_and_changes_are_counted(probe, job):
     assert probe.changes == 1
 
 
-def test_without_an_onlooker_the_dataflow_has_no_step_for_one(probe):
+def test_without_a_probe_the_dataflow_has_no_step_for_it(probe):
     flows = [bytewax_flow({}, Plan(), Rules(), Written(), probe=each) for each in (None, probe)]
     without, watched = ({step.step_name for step in flow.substeps} for flow in flows)
     assert watched - without == {"observe_polled", "observe_on_time", "observe_unmatched", "observe_closed"}
@@ -119,7 +119,7 @@ def lane(follow: Callable[[], SwimLane]) -> tuple:
     )
 
 
-def test_a_lane_shows_what_is_open_though_it_came_before_anybody_looked(probe, job):
+def test_a_lane_shows_sessions_opened_before_anyone_followed(probe, job):
     job.read(EVENTS, event(0), event(3, "purchase", page=2), event(4, user=2), now=4)
     job.read(PURCHASES, purchase(2, "7.50", page=9), purchase(5, "9.90", page=2), now=5)
     with probe.follow(b"1") as follow:
@@ -172,7 +172,7 @@ def test_a_lane_shows_the_late_rows_of_its_user_and_of_no_other(probe, job):
         assert purchases == [(0, "5", "late")]
 
 
-def test_a_user_is_forgotten_when_the_last_who_followed_has_gone(probe, job):
+def test_a_lane_is_dropped_with_its_last_follower(probe, job):
     with probe.follow(b"1") as one, probe.follow(b"1") as other:
         job.read(EVENTS, event(60), event(0), now=60)
         assert lane(one) == lane(other)
@@ -181,7 +181,7 @@ def test_a_user_is_forgotten_when_the_last_who_followed_has_gone(probe, job):
         assert lane(again)[0] == [(60, "page-view", False)]  # it is open
 
 
-def test_users_who_have_just_begun_a_session_are_offered(probe, job):
+def test_users_of_new_sessions_are_offered(probe, job):
     job.read(EVENTS, *(event(0, user=user) for user in range(1, 40)), now=0)
     assert len(probe.newest_users()) == SHOWN
     assert set(probe.newest_users()) <= {str(user) for user in range(1, 40)}
@@ -246,7 +246,7 @@ def standing(source: str = "clicks/0", **said: object) -> PartitionStatus:
         ),
     ],
 )  # fmt: skip
-def test_a_partition_that_holds_the_watermark_back_says_why(said, kafka, in_a_word, sentence):
+def test_a_partition_that_blocks_the_watermark_says_why(said, kafka, in_a_word, sentence):
     held, other = standing(**said), standing("clicks/1", source_watermark=600 * SECOND, blocks_watermark=False)
     assert partition_state(held, held.source_watermark, NOW) == in_a_word
     assert blocking_partitions([held, other], NOW) == [held]
@@ -266,19 +266,19 @@ def test_a_partition_that_holds_the_watermark_back_says_why(said, kafka, in_a_wo
         ),
     ],
 )
-def test_a_partition_that_goes_on_with_the_clock_holds_nothing_back(said):
+def test_an_idle_partition_does_not_block_the_watermark(said):
     slowest, other = standing(**said), standing("clicks/1", source_watermark=600 * SECOND, blocks_watermark=False)
     assert blocking_partitions([slowest, other], NOW) == []
     assert summary([slowest, other], [], NOW, True).startswith("Nothing holds the watermark back")
 
 
-def test_event_time_begins_with_the_first_row_of_all():
+def test_event_time_starts_with_the_first_row():
     partitions = [standing(f"clicks/{number}", source_watermark=MIN_TIME) for number in range(2)]
     assert blocking_partitions(partitions, NOW) == []
     assert summary(partitions, [], NOW, True) == "No partition has a row yet: event time has not begun."
 
 
-def test_of_several_that_hold_it_the_one_with_the_most_to_read_is_named():
+def test_of_several_blocking_partitions_the_longest_backlog_is_named():
     few, most = (standing(f"clicks/{end}", read_to_end=None, end=end) for end in (20, 30))
     held = blocking_partitions([few, most], NOW)
     assert held == [most, few]
@@ -286,7 +286,7 @@ def test_of_several_that_hold_it_the_one_with_the_most_to_read_is_named():
     assert summary([few, most], [*held, few], NOW, True).endswith("; and for 2 more partitions.")
 
 
-def test_a_partition_far_ahead_of_the_slowest_is_told_from_one_that_is_read():
+def test_a_paused_partition_differs_from_one_being_read():
     assert (
         partition_state(standing(read_to_end=None, end=20, source_watermark=100 * SECOND), 30 * SECOND, NOW)
         == "far ahead"
@@ -301,7 +301,7 @@ def test_a_partition_far_ahead_of_the_slowest_is_told_from_one_that_is_read():
 # --- everything at one moment ---
 
 
-def test_rates_are_of_the_last_seconds_in_which_somebody_looked():
+def test_rates_are_of_the_last_seconds_with_a_client():
     rates = Rates()
     assert [each.a_second for each in rates.take(100, {"clicks": 50})] == [None]
     assert [(each.total, each.a_second) for each in rates.take(102, {"clicks": 70})] == [(70, 10)]
@@ -331,7 +331,7 @@ def pictures(probe: DashboardProbe, partitions: int = 2, place: tuple[int, int] 
     return DashboardFeed(*(place or (0, 1)), probe, progress, lambda: True)
 
 
-def test_a_picture_says_where_each_partition_stands_and_which_holds_the_watermark(probe):
+def test_a_view_has_each_partition_and_which_blocks_the_watermark(probe):
     picture = pictures(probe).view()
     first, second = picture.partitions
     assert (first.source, first.offset, first.end, first.to_read, first.reached) == ("clicks/0", 4, 10, 6, NOON)
@@ -344,25 +344,25 @@ def test_a_picture_says_where_each_partition_stands_and_which_holds_the_watermar
     assert (picture.state, picture.state_why) == ("catching up", "clicks/0 has not been read to its end yet")
 
 
-def test_a_picture_of_very_many_partitions_shows_those_that_matter(probe):
+def test_a_view_of_many_partitions_shows_those_that_matter(probe):
     picture = pictures(probe, partitions=PARTITIONS + 7).view()
     assert len(picture.partitions) == PARTITIONS
     assert picture.more_partitions == 7
     assert picture.partitions[0].source == "clicks/0"
 
 
-def test_a_picture_says_whose_part_it_shows(probe):
+def test_a_view_names_its_process_and_shards(probe):
     probe.here = {1, 4}
     picture = pictures(probe, place=(1, 3)).view()
     assert (picture.process, picture.processes, picture.shards, picture.all_shards) == (1, 3, [1, 4], 8)
 
 
-def test_a_picture_is_taken_once_for_all_who_look_at_the_same_time(probe):
+def test_a_view_is_made_once_for_all_clients(probe):
     taken = pictures(probe)
     assert taken.view() is taken.view()
 
 
-def test_a_user_of_another_process_is_told_from_one_of_whom_nothing_has_come(probe):
+def test_a_user_of_another_process_differs_from_an_unknown_user(probe):
     shard = probe.shard_of(b"7")
     with pictures(probe).stream(b"7") as news:
         assert json.loads(news())["followed"]["here"] is False
@@ -430,7 +430,7 @@ def looking(page: Page, query: str = "") -> Iterator[Callable[[], dict]]:
     ("path", "type"),
     [("", "text/html"), ("page.css", "text/css"), ("page.js", "text/javascript"), ("icon.svg", "image/svg+xml")],
 )
-def test_the_page_brings_everything_itself_and_lets_no_other_script_run(page, path, type):
+def test_the_page_is_self_contained_and_allows_no_other_script(page, path, type):
     status, body, headers = ask(page, path)
     assert status == 200
     assert body
@@ -453,7 +453,7 @@ def test_another_path_is_not_found(page, path):
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
-def test_it_can_only_be_asked(page, method):
+def test_only_get_is_allowed(page, method):
     status, _, headers = ask(page, method=method)
     assert status == 501
     assert "Content-Security-Policy" in headers
@@ -477,11 +477,11 @@ def test_it_can_only_be_asked(page, method):
         (None, "127.0.0.1", False),
     ],
 )
-def test_a_name_that_somebody_gave_this_machine_is_not_answered(host, address, meant):
+def test_a_host_name_that_is_not_local_is_refused(host, address, meant):
     assert is_allowed_host(host, address) is meant
 
 
-def test_who_asks_for_another_host_gets_nothing_not_even_of_the_stream(page):
+def test_a_request_for_another_host_gets_nothing(page):
     for path in ("", "page.js", "events"):
         status, body, _ = ask(page, path, Host="evil.example")
         assert (status, body) == (421, "open the page as localhost or by its IP address\n")
@@ -494,7 +494,7 @@ def test_a_user_that_is_no_number_is_refused(page, user):
     assert "X-Evil" not in headers
 
 
-def test_several_look_each_at_a_user_of_their_own(page):
+def test_each_client_follows_its_own_user(page):
     with looking(page, "?user=7") as seven, looking(page, "?user=-0008") as eight, looking(page) as all_of_it:
         for _ in range(3):
             assert seven()["followed"]["user"] == "7"
@@ -502,7 +502,7 @@ def test_several_look_each_at_a_user_of_their_own(page):
             assert "followed" not in all_of_it()
 
 
-def test_what_is_in_the_events_stays_one_line_of_json(page, job):
+def test_any_event_content_stays_one_line_of_json(page, job):
     evil = event(0, "</script>\n\ndata: {}\r\n<img src=x onerror=alert(1)>")
     with looking(page, "?user=1") as read:
         read()
@@ -512,7 +512,7 @@ def test_what_is_in_the_events_stays_one_line_of_json(page, job):
         assert news["followed"]["lane"]["hits"][0]["type"] == "</script>\n\ndata: {}\r\n<img src=x onerror="
 
 
-def test_no_more_than_so_many_look_at_once_and_who_goes_makes_room(page):
+def test_the_number_of_clients_is_limited_and_a_leaver_makes_room(page):
     page.viewers = threading.BoundedSemaphore(2)
     with looking(page), looking(page):
         assert ask(page, "events")[:2] == (503, "the page already has 16 viewers\n")
@@ -520,7 +520,7 @@ def test_no_more_than_so_many_look_at_once_and_who_goes_makes_room(page):
     until(lambda: page.viewers.acquire(blocking=False))
 
 
-def test_a_client_that_takes_nothing_is_let_go_and_others_see_nothing_of_it(page, monkeypatch, probe):
+def test_a_stuck_client_is_dropped_and_others_are_not_affected(page, monkeypatch, probe):
     monkeypatch.setattr(server._Handler, "timeout", 0.5)
     monkeypatch.setattr(server, "INTERVAL_S", 0)
     with socket.create_connection(("127.0.0.1", port_of(page))) as hanging, looking(page) as read:
@@ -529,7 +529,7 @@ def test_a_client_that_takes_nothing_is_let_go_and_others_see_nothing_of_it(page
         until(lambda: read() and not probe._histories)
 
 
-def test_its_end_ends_the_streams(probe):
+def test_closing_the_server_ends_its_streams(probe):
     page = Page("127.0.0.1", free_port(), pictures(probe))
     with looking(page) as read:
         read()
@@ -541,7 +541,7 @@ def test_its_end_ends_the_streams(probe):
         ask(page)
 
 
-def test_a_port_that_is_taken_and_an_address_that_is_not_here_are_told_in_one_line(page, probe):
+def test_a_taken_port_or_foreign_address_is_an_error_of_one_line(page, probe):
     port = port_of(page)
     with pytest.raises(UserError, match=f"^VISITS_PAGE_PORT: port {port} on 127.0.0.1 is not available: .*in use"):
         Page("127.0.0.1", port, pictures(probe))

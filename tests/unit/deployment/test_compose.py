@@ -12,7 +12,7 @@ BROKERS = {name: service for name, service in SERVICES.items() if service["image
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
 
-def test_three_brokers_are_found_where_the_job_looks_for_them():
+def test_default_brokers_are_those_that_compose_advertises():
     advertised = [
         re.search("EXTERNAL://([^,]+)", broker["environment"]["KAFKA_ADVERTISED_LISTENERS"])[1]
         for broker in BROKERS.values()
@@ -42,7 +42,7 @@ def test_one_broker_may_fail(name):
 
 
 @pytest.mark.parametrize("name", BROKERS)
-def test_data_of_a_broker_is_kept_in_a_volume_of_its_own(name):
+def test_each_broker_has_its_data_in_a_volume_of_its_own(name):
     assert BROKERS[name]["volumes"] == [f"{name}:{BROKERS[name]['environment']['KAFKA_LOG_DIRS']}"]
     assert name in VOLUMES
 
@@ -53,19 +53,19 @@ def test_tests_run_the_version_of_kafka_that_compose_starts():
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_service_is_started_again_and_its_image_is_pinned(name):
+def test_services_restart_and_images_are_pinned(name):
     assert SERVICES[name]["restart"] in ("unless-stopped", "on-failure")
     assert "build" in SERVICES[name] or re.search(r":v?\d+\.\d+\.\d+$", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_environment_of_our_programs_is_settings_that_exist(name):
+def test_environment_of_our_services_is_known_settings(name):
     known = {f"VISITS_{field.upper()}" for field in Settings.model_fields}
     assert {key for key in OURS[name]["environment"] if not key.startswith("BYTEWAX_")} <= known
     assert OURS[name]["environment"]["VISITS_BROKERS"].split(",") == [f"{broker}:9092" for broker in BROKERS]
 
 
-def test_job_is_one_cluster_with_one_recovery_store_and_waits_for_the_topics():
+def test_job_is_one_cluster_with_one_store_and_waits_for_its_topics():
     for number, (name, job) in enumerate(JOBS.items()):
         environment = job["environment"]
         assert environment["BYTEWAX_PROCESS_ID"] == number
@@ -74,7 +74,7 @@ def test_job_is_one_cluster_with_one_recovery_store_and_waits_for_the_topics():
         assert job["depends_on"]["topics"]["condition"] == "service_completed_successfully"
 
 
-def test_each_process_shows_its_page_to_this_machine_only():
+def test_each_page_is_published_to_this_machine_only():
     for number, job in enumerate(JOBS.values()):
         assert job["environment"]["VISITS_PAGE_ADDRESS"] == "0.0.0.0"
         assert job["ports"] == [f"127.0.0.1:{8082 + number}:{job['environment']['VISITS_PAGE_PORT']}"]

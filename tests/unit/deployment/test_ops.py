@@ -30,7 +30,7 @@ def test_promtool_finds_nothing_wrong(arguments):
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_it_is_and_where_to_read_what_to_do(rule):
+def test_each_alert_has_a_summary_and_a_section_of_the_runbook(rule):
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert rule["annotations"].keys() == {"summary", "description", "runbook"}
     assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
@@ -42,14 +42,14 @@ def test_every_alert_has_unit_tests():
     assert all(tests.count(rule["alert"]) >= 2 for rule in ALERTS)
 
 
-def test_every_metric_of_rules_and_dashboard_is_explained():
+def test_every_queried_metric_is_documented():
     explained = set(re.findall(r"`((?:visits|bytewax)_\w+)`", PAGE))
     assert {
         re.sub("_(sum|count)$", "", name) for name in queried_metrics() if not name.startswith("process_")
     } <= explained
 
 
-def test_dashboard_panels_ask_the_data_source_that_is_provisioned():
+def test_dashboard_panels_use_the_provisioned_data_source():
     [source] = yaml.safe_load((OPS / "grafana/datasources.yml").read_text())["datasources"]
     asked = {target["datasource"]["uid"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])}
     assert asked == {source["uid"]}
@@ -97,7 +97,7 @@ def test_a_pod_knows_its_number_and_all_addresses(number, monkeypatch, tmp_path)
     assert len(cluster.addresses().split(";")) == SET["replicas"]
 
 
-def test_pods_start_together_and_find_each_other_before_they_are_ready():
+def test_pods_start_together_and_resolve_before_they_are_ready():
     assert SET["podManagementPolicy"] == "Parallel"
     assert SET["updateStrategy"]["type"] == "OnDelete"
     assert SET["serviceName"] == OBJECTS["Service"]["metadata"]["name"]
@@ -121,7 +121,7 @@ def test_all_pods_share_one_recovery_store_which_the_image_can_write():
     assert POD["securityContext"]["runAsUser"] == POD["securityContext"]["fsGroup"] == int(user)
 
 
-def test_a_pod_is_restarted_if_it_is_not_alive_and_never_for_being_behind():
+def test_a_pod_restarts_when_not_alive_and_never_for_its_lag():
     paths = {kind: CONTAINER[kind + "Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
     assert paths == {"startup": "/live", "liveness": "/live", "readiness": "/ready"}
     ports = {each["name"]: str(each["containerPort"]) for each in CONTAINER["ports"]}
@@ -130,6 +130,6 @@ def test_a_pod_is_restarted_if_it_is_not_alive_and_never_for_being_behind():
     assert POD["terminationGracePeriodSeconds"] >= 30
 
 
-def test_the_environment_of_a_pod_is_settings_that_exist():
+def test_environment_of_a_pod_is_known_settings():
     known = {f"VISITS_{field.upper()}" for field in Settings.model_fields}
     assert {name for name in ENVIRONMENT if not name.startswith("BYTEWAX_")} <= known

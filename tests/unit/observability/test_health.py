@@ -67,7 +67,7 @@ def test_a_process_that_has_not_polled_yet_is_alive():
     assert health.live(up) == (True, "starting or stopping")
 
 
-def test_a_worker_that_does_not_come_out_of_a_call_is_not_alive_however_often_others_poll(monkeypatch):
+def test_a_worker_stuck_in_one_call_is_not_alive_while_others_poll(monkeypatch):
     @liveness.monitored
     def hang() -> None:
         passing(40, monkeypatch)
@@ -88,7 +88,7 @@ def test_a_worker_that_waits_for_kafka_is_alive(monkeypatch):
     wait()
 
 
-def test_a_worker_that_waits_for_another_that_waits_is_alive():
+def test_a_worker_that_waits_for_a_lock_is_alive():
     lock = threading.Lock()
 
     @liveness.monitored
@@ -103,15 +103,13 @@ def test_a_worker_that_waits_for_another_that_waits_is_alive():
 
 
 @pytest.mark.parametrize(("seconds", "kafka", "alive"), [(60, True, True), (700, True, False), (700, False, True)])
-def test_sources_may_be_left_alone_as_long_as_others_may_wait_and_for_all_the_time_that_kafka_is_away(
-    monkeypatch, seconds, kafka, alive
-):
+def test_sources_may_go_unpolled_for_a_while_and_always_without_kafka(monkeypatch, seconds, kafka, alive):
     liveness.record_poll()
     passing(seconds, monkeypatch)
     assert health.live(lambda: kafka)[0] is alive
 
 
-def test_workers_that_have_nothing_more_to_read_are_not_missed(monkeypatch):
+def test_workers_with_nothing_more_to_read_need_not_poll(monkeypatch):
     liveness.record_poll()
     liveness.clear_poll()
     passing(700, monkeypatch)
@@ -130,13 +128,13 @@ def test_workers_that_have_nothing_more_to_read_are_not_missed(monkeypatch):
         pytest.param({"clicks/0": -1, "clicks/1": 0}, None, id="both lately"),
     ],
 )
-def test_a_process_is_ready_once_all_its_partitions_were_lately_read_to_their_end(progress, claims, why):
+def test_a_process_is_ready_once_each_partition_was_lately_read_to_its_end(progress, claims, why):
     for source, seconds in claims.items():
         progress.record_position(source, 10, now(seconds) if seconds is not None else None)
     assert health.ready(up, progress) == (why is None, why or "every partition was read to its end in the last 10 s")
 
 
-def test_a_process_that_stops_is_not_ready(progress):
+def test_a_stopping_process_is_not_ready(progress):
     progress.record_position("clicks/0", 10, now())
     lifecycle.stop_requested.set()
     assert health.ready(up, progress) == (False, "stopping")
@@ -145,13 +143,13 @@ def test_a_process_that_stops_is_not_ready(progress):
 # --- and where it stands, for metrics ---
 
 
-def test_rows_to_read_are_told_of_partitions_whose_offset_is_known(progress):
+def test_rows_to_read_are_known_of_partitions_with_an_offset(progress):
     progress.record_position("clicks/0", 4, None)
     progress.record_position("clicks/1", -2, None)  # "from the beginning", wherever that is
     assert progress.rows_to_read() == {"clicks/0": 6}
 
 
-def test_the_watermark_waits_for_partitions_that_have_not_been_heard_of_else_for_the_slowest():
+def test_unread_partitions_block_the_watermark_or_else_the_slowest():
     pace = SourceAlignment()
     progress = Progress(Ends(), pace, lateness=5 * SECOND)
     assert progress.blocking_sources() == set()
@@ -167,7 +165,7 @@ def test_the_watermark_waits_for_partitions_that_have_not_been_heard_of_else_for
 # --- the endpoint ---
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(progress):
+def test_a_taken_port_is_an_error_of_one_line(progress):
     port = free_port()
     health.serve(port, up, progress)
     with pytest.raises(UserError, match=f"VISITS_HEALTH_PORT: port {port} is not available: "):

@@ -5,7 +5,7 @@ import logging
 from dataflow.observability import logs
 
 
-def test_the_level_says_what_is_left_out(monkeypatch):
+def test_log_level_drops_lower_events(monkeypatch):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     level = root.level

@@ -188,7 +188,7 @@ def test_a_live_row_is_never_sent_before_its_event_time():
     assert pace.wait_for(NOON + 1) == 1
 
 
-def test_history_at_ten_times_the_speed_catches_up_with_the_clock_and_stays_there():
+def test_history_at_speed_10_catches_up_with_the_clock_and_stays_there():
     pace = Pace(10, first=NOON - 90, live=True, clock=Clock(NOON))
     assert [pace.due(time) - NOON for time in (NOON - 90, NOON - 40, NOON + 10, NOON + 20)] == [0, 5, 10, 20]
 
@@ -198,7 +198,7 @@ def test_without_disorder_rows_leave_at_their_time():
     assert list(delayed(rows, 0, seed=1)) == [(row.time, row) for row in rows]
 
 
-def test_disorder_delays_every_row_by_at_most_so_much_and_loses_none():
+def test_disorder_delays_rows_by_at_most_its_seconds_and_loses_none():
     rows = list(simulate(start=NOON, rate=20, events=1000))
     sent = list(delayed(rows, 8, seed=1))
     assert sorted(row for _, row in sent) == sorted(rows)
@@ -249,7 +249,7 @@ def test_times_are_unix_numbers_or_iso_dates(written, seconds):
 
 
 @pytest.mark.parametrize("written", ["noon", "", "nan", "13.03.2024", None, True, [1], 1e30, "2024-13-01 00:00:00"])
-def test_what_is_no_time_is_refused(written):
+def test_a_text_that_is_no_time_is_refused(written):
     with pytest.raises(ValueError, match="is not a time"):
         timestamps.parse(written)
 
@@ -276,7 +276,7 @@ def read(
     return rows, complaints
 
 
-def test_csv_columns_are_mapped_and_the_others_kept(write):
+def test_csv_columns_are_mapped_and_others_stay(write):
     path = write("visitor,when,event,source\n7,2024-03-13 12:00:00,page-view,mail\n")
     rows, complaints = read(path, {"user_id": "visitor", "timestamp": "when", "event_type": "event"}, {"page_id": "0"})
     assert complaints == []
@@ -308,7 +308,7 @@ def test_an_amount_without_event_type_makes_a_purchases_row(write):
     assert purchases == [{"amount": 9.5, **whose}]
 
 
-def test_a_text_id_becomes_a_stable_integer_and_is_kept(write):
+def test_a_text_id_becomes_a_stable_integer_beside_the_original(write):
     path = write(f"event_type,user_id,page_id,timestamp\nclick,user_0042,/home,{NOON}\nclick,-5,007,{NOON}\n")
     events, _ = decoded(read(path)[0])
     assert events[0]["user_id"] == integer_id("user_0042") == 877_483_372_826_307_745
@@ -366,14 +366,14 @@ def test_a_bad_json_line_is_named_with_its_reason(write):
         ("[1]", {}, "is one JSON array"),
     ],
 )
-def test_a_missing_column_is_told_with_those_that_exist(write, content, columns, message):
+def test_a_missing_column_is_an_error_that_lists_the_columns(write, content, columns, message):
     with pytest.raises(UserError) as error:
         read(write(content), columns)
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: whole[:400] + whole[-400:]])
-def test_a_damaged_file_is_told(write, damage):
+def test_a_damaged_file_is_an_error(write, damage):
     whole = gzip.compress(b"event_type,user_id,page_id,timestamp\n" + b"click,1,1,1710331200\n" * 100_000)
     with pytest.raises(UserError, match="cannot read"):
         read(write(damage(whole)))
@@ -417,7 +417,7 @@ def test_history_is_sent_at_once_unless_a_speed_is_given():
         ("clicks.csv --map a=b --map a=c", "argument --map: a is given twice"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(arguments, message, capsys):
+def test_wrong_options_end_in_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as end:
         options.parse(arguments.split())
     told = capsys.readouterr().err

@@ -13,14 +13,14 @@ def end_of(program: str) -> tuple[int, str]:
     return ended.returncode, ended.stdout + ended.stderr
 
 
-def test_a_thread_that_fails_takes_the_process_with_it_and_shows_where():
+def test_a_failed_thread_ends_the_process_with_its_traceback():
     status, said = end_of("Thread(target=lambda: 1 / 0, name='poller').start()\nEvent().wait()")
     assert status == 1
     assert "ZeroDivisionError" in said
     assert "thread poller has failed" in said
 
 
-def test_a_mistake_that_the_engine_would_show_at_length_is_one_line():
+def test_a_user_error_inside_the_engine_is_one_line():
     status, said = end_of("""
 @errors.inside_engine
 def build_part():

@@ -62,7 +62,7 @@ def epochs(directory: Path) -> list[int]:
         return sorted(epoch for (epoch,) in store.execute("SELECT DISTINCT snap_epoch FROM snaps"))
 
 
-def test_a_mended_store_has_no_snapshot_from_the_resume_epoch_on(tmp_path: Path) -> None:
+def test_unfinished_epochs_are_dropped_from_the_store(tmp_path: Path) -> None:
     init_db_dir(tmp_path, 1)
     run([["a"], ["b"], ["a"]], tmp_path)
     with closing(sqlite3.connect(tmp_path / "part-0.sqlite3")) as store, store:
@@ -74,7 +74,7 @@ def test_a_mended_store_has_no_snapshot_from_the_resume_epoch_on(tmp_path: Path)
     assert run([["a"], ["b"], ["a"], ["a"]], tmp_path) == [("a", 3)]
 
 
-def test_a_state_of_a_run_that_was_killed_is_not_resumed_by_the_run_after_the_next(tmp_path: Path) -> None:
+def test_state_of_a_killed_run_is_not_resumed_two_runs_later(tmp_path: Path) -> None:
     """The engine alone does so: what a dead run had written for an epoch stays until a run writes that state in it."""
     counted = {}
     for mended in (False, True):

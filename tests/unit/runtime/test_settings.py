@@ -26,7 +26,7 @@ def test_nothing_need_be_set():
     assert settings.rules == Rules()
 
 
-def test_every_setting_has_a_word_on_what_it_does():
+def test_every_setting_has_a_description():
     assert all(field.description for field in Settings.model_fields.values())
 
 
@@ -85,7 +85,7 @@ def test_settings_come_from_the_environment(monkeypatch, name, value, field, mea
         ("VISITS_KAFKA_FILE", "nowhere.properties", "VISITS_KAFKA_FILE: there is no such file"),
     ],
 )
-def test_an_impossible_setting_is_refused_in_one_line_with_the_reason(monkeypatch, name, value, reason):
+def test_an_impossible_value_is_refused_in_one_line_with_the_reason(monkeypatch, name, value, reason):
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError) as caught:
         load()
@@ -93,7 +93,7 @@ def test_an_impossible_setting_is_refused_in_one_line_with_the_reason(monkeypatc
     assert "\n" not in str(caught.value)
 
 
-def test_all_wrong_settings_are_told_at_once(monkeypatch):
+def test_all_wrong_settings_are_reported_at_once(monkeypatch):
     monkeypatch.setenv("VISITS_SHARDS", "0")
     monkeypatch.setenv("VISITS_SESSION_GAP", "-1")
     with pytest.raises(UserError, match=r"^wrong setting: VISITS_SESSION_GAP: .*; VISITS_SHARDS: .*$"):
@@ -120,7 +120,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name(monkeypatch, tmp_pa
     assert str(caught.value) == line
 
 
-def test_other_programs_variables_are_nobodys_concern(monkeypatch, tmp_path):
+def test_variables_of_other_programs_are_ignored(monkeypatch, tmp_path):
     monkeypatch.setenv("VISITOR", "1")
     (tmp_path / ".env").write_text("SHARDS=0\nBYTEWAX_WORKERS_PER_PROCESS=2\n")
     assert load() == Settings()

@@ -35,11 +35,11 @@ def runner(pace: SourceAlignment, *polls: tuple[float, int]) -> AlignedSource:
         pytest.param(-MAX_DRIFT, 1_000 * MAX_ROWS_AHEAD, False, id="it is the slowest itself"),
     ],
 )
-def test_a_source_waits_when_it_is_ahead_in_time_and_in_rows(ahead, rows, waits):
+def test_a_source_is_paused_when_ahead_in_time_and_in_rows(ahead, rows, waits):
     assert runner(pace(slow=NOW, fast=NOW + ahead), (NOW + ahead, rows)).is_paused() == waits
 
 
-def test_only_the_rows_that_are_too_far_ahead_count():
+def test_only_rows_beyond_the_drift_count():
     together = pace(slow=NOW, fast=NOW + 2 * MAX_DRIFT)
     fast = runner(
         together,
@@ -52,7 +52,7 @@ def test_only_the_rows_that_are_too_far_ahead_count():
     assert fast.is_paused()
 
 
-def test_it_waits_until_the_slowest_has_come_near_and_not_only_moved():
+def test_a_source_stays_paused_until_the_slowest_is_near():
     together = pace(slow=NOW, fast=NOW + 2 * MAX_DRIFT)
     fast = runner(together, (NOW + 2 * MAX_DRIFT, MAX_ROWS_AHEAD))
     for moved in (0, 1, MAX_DRIFT - 1):
@@ -76,11 +76,11 @@ def test_it_waits_until_the_slowest_has_come_near_and_not_only_moved():
         pytest.param({}, False, id="no shard lives here, or none has heard anything yet"),
     ],
 )
-def test_nobody_waits_for_one_that_has_nothing_to_read(bounds, waits):
+def test_a_source_with_nothing_to_read_pauses_no_other(bounds, waits):
     assert runner(pace(**bounds), (NOW + 2 * MAX_DRIFT, MAX_ROWS_AHEAD)).is_paused() == waits
 
 
-def test_one_that_nobody_has_heard_of_is_waited_for():
+def test_a_source_not_heard_of_yet_pauses_the_others():
     some = SourceAlignment()
     some.update("fast", NOW, 2)
     assert some.slowest() == MIN_TIME

@@ -15,7 +15,7 @@ PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
 
 
 @pytest.mark.parametrize("rows", [[], [EVENT, EVENT], [PURCHASE]], ids=["nothing but time", "events", "purchases"])
-def test_a_batch_for_another_process(rows):
+def test_a_batch_survives_the_way_to_another_process(rows):
     sent = ShardBatch(rows, TIME)
     received = pickle.loads(pickle.dumps(sent))
     assert received == sent

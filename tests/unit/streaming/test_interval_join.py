@@ -61,7 +61,7 @@ def amounts(matches: list) -> list[str]:
         ),
     ],
 )
-def test_whoever_comes_second_finds_the_other(arrivals):
+def test_rows_match_in_either_order_of_arrival(arrivals):
     join = IntervalJoin(WINDOW, AMOUNTS)
     assert [amounts(join.add([row])) for row, _ in arrivals] == [found for _, found in arrivals]
 
@@ -81,7 +81,7 @@ def test_whoever_comes_second_finds_the_other(arrivals):
         pytest.param([paid(102, "1e1"), paid(102, "9.5")], "1e1", id="as numbers, not as text"),
     ],
 )
-def test_the_choice_among_several_follows_the_rules_in_any_order_of_arrival(rows, best):
+def test_the_choice_among_matches_does_not_depend_on_arrival(rows, best):
     event = bought(100)
     for arrivals in permutations([event, *rows]):
         join = IntervalJoin(WINDOW, AMOUNTS)
@@ -89,7 +89,7 @@ def test_the_choice_among_several_follows_the_rules_in_any_order_of_arrival(rows
         assert max(matches).amount.decode() == best
 
 
-def test_a_match_of_the_later_purchase_event_is_greater_whatever_it_costs():
+def test_a_match_of_a_later_event_is_greater_whatever_its_amount():
     early, late = match(bought(100), paid(100, "99")), match(bought(101), paid(105, "1", page=2))
     assert late > early
 
@@ -103,9 +103,7 @@ def test_a_match_of_the_later_purchase_event_is_greater_whatever_it_costs():
         pytest.param(MAX_TIME, 0, ["9"], id="at the end"),
     ],
 )
-def test_what_can_meet_nobody_any_more_is_forgotten_and_purchases_without_event_are_returned(
-    watermark, held, unmatched
-):
+def test_expired_rows_are_dropped_and_unmatched_purchases_returned(watermark, held, unmatched):
     join = IntervalJoin(WINDOW, AMOUNTS)
     join.add([paid(100, "9")])
     join.add([bought(100, user=b"2")])
@@ -114,7 +112,7 @@ def test_what_can_meet_nobody_any_more_is_forgotten_and_purchases_without_event_
     assert len(state.lefts) + len(state.rights) == held
 
 
-def test_a_purchase_that_met_an_event_is_not_unmatched_in_whatever_order_they_came():
+def test_a_purchase_in_the_window_of_an_event_is_never_unmatched():
     for rows in ([bought(100), paid(100, "9")], [paid(100, "9"), bought(100)]):
         join = IntervalJoin(WINDOW, AMOUNTS)
         for row in rows:
@@ -122,7 +120,7 @@ def test_a_purchase_that_met_an_event_is_not_unmatched_in_whatever_order_they_ca
         assert join.expire(MAX_TIME) == []
 
 
-def test_rows_are_forgotten_one_by_one_in_order_of_time_not_of_arrival():
+def test_rows_expire_in_event_time_order():
     join = IntervalJoin(WINDOW, AMOUNTS)
     for row in (paid(103, "3"), paid(101, "1"), paid(102, "2")):
         join.add([row])
@@ -135,7 +133,7 @@ def test_rows_are_forgotten_one_by_one_in_order_of_time_not_of_arrival():
     assert join.lefts == join.rights == {}
 
 
-def test_a_resumed_join_finds_what_came_before_and_knows_who_has_met():
+def test_a_resumed_join_has_its_rows_and_which_of_them_have_matched():
     before = IntervalJoin(WINDOW, AMOUNTS)
     for row in (bought(100), paid(101, "8"), paid(200, "7"), bought(300)):
         before.add([row])

@@ -40,13 +40,13 @@ def seconds(rows: list) -> list[float]:
         pytest.param([event(0), event(30), event(20)], [20], id="late although its session is open"),
     ],
 )
-def test_late_is_judged_by_the_rows_before_it_in_the_partition(messages, late):
+def test_a_row_is_late_by_the_rows_before_it_in_its_partition(messages, late):
     poll = read(reader(), *messages, now=60)
     assert seconds(poll.late) == late
     assert len(poll.rows) + len(poll.late) + len(poll.unreadable) == len(messages)
 
 
-def test_late_does_not_depend_on_where_polls_are_cut():
+def test_lateness_does_not_depend_on_batch_boundaries():
     rows = [event(0), event(30), event(24), event(26), event(25)]
     one = reader()
     in_pieces = [late for row in rows for late in seconds(read(one, row, now=60).late)]
@@ -77,14 +77,14 @@ def test_a_row_from_the_future_is_unreadable(message, now, reason):
     assert len(poll.rows) == (reason is None)
 
 
-def test_a_row_from_the_future_does_not_move_the_mark():
+def test_a_row_from_the_future_does_not_move_the_max_timestamp():
     one = reader()
     read(one, event(0), event(3600), now=0)
     assert one.max_timestamp == wall(0)
 
 
 @pytest.mark.parametrize("timestamp", [(0, -1), (0, 0), (1, 0), (1, -1), (2, -1)])
-def test_a_record_without_a_timestamp_of_its_own_is_not_capped_by_it(timestamp):
+def test_a_record_without_a_kafka_timestamp_is_not_capped_by_it(timestamp):
     class Timeless(Message):
         def timestamp(self):
             return timestamp
@@ -95,24 +95,24 @@ def test_a_record_without_a_timestamp_of_its_own_is_not_capped_by_it(timestamp):
     assert one.max_timestamp == wall(0)
 
 
-def test_a_poll_says_how_far_its_source_has_come_and_hands_on_the_rest():
+def test_a_batch_carries_the_progress_of_its_source():
     poll = read(reader(), event(0), event(-1), now=7)
     assert poll.time == SourceProgress(EVENTS, wall(0), wall(7), wall(7), (EVENTS, PURCHASES))
 
 
-def test_a_poll_without_rows_says_so_with_the_mark_as_it_was():
+def test_an_empty_batch_carries_the_unchanged_max_timestamp():
     one = reader()
     assert read(one).time.max_timestamp == MIN_TIME
     read(one, event(3), now=3)
     assert read(one).time.max_timestamp == wall(3)
 
 
-def test_a_reader_goes_on_where_its_mark_stood():
+def test_a_resumed_reader_starts_with_its_max_timestamp():
     poll = read(reader(wall(0)), event(-6), event(-5))
     assert (seconds(poll.late), seconds(poll.rows)) == ([-6], [-5])
 
 
-def test_what_cannot_be_read_keeps_key_value_and_origin():
+def test_an_unreadable_message_has_its_key_value_and_origin():
     message = Message(log(b"junk")[0]._replace(key=b"k", offset=41))
     poll = reader().read([message], SourceProgress(EVENTS, MIN_TIME, wall(0), None, (EVENTS,)))
     (rejected,) = poll.unreadable

@@ -50,7 +50,7 @@ def found(closed: list[Session]) -> list[tuple[int, int, list[int]]]:
         pytest.param([100, 200, 150], [(100, 100), (150, 150), (200, 200)], id="a session between two"),
     ],
 )
-def test_neighbours_at_most_the_gap_apart_are_one_session(arrivals, expected):
+def test_rows_at_most_the_gap_apart_are_one_session(arrivals, expected):
     open_sessions = sessions()
     for time in arrivals:
         open_sessions.add([At(time)])
@@ -71,7 +71,7 @@ def test_sessions_do_not_depend_on_the_order_of_arrival(times):
     assert len(results) == 1
 
 
-def test_sessions_that_begin_are_counted_those_that_turn_out_to_be_one_too():
+def test_opened_sessions_are_counted_also_those_that_merge_later():
     open_sessions = sessions()
     open_sessions.add([At(100), At(110), At(140), At(125)])
     assert (open_sessions.begun, open_sessions.count) == (2, 1)
@@ -79,7 +79,7 @@ def test_sessions_that_begin_are_counted_those_that_turn_out_to_be_one_too():
     assert (open_sessions.begun, open_sessions.count) == (2, 0)
 
 
-def test_users_do_not_meet():
+def test_sessions_of_users_are_separate():
     open_sessions = sessions()
     open_sessions.add([At(100, b"1"), At(100, b"2"), At(110, b"1")])
     assert {each.user: each.fold for each in open_sessions.close(MAX_TIME)} == {b"1": [100, 110], b"2": [100]}
@@ -96,14 +96,14 @@ def test_users_do_not_meet():
         pytest.param(30, 131, True, id="and no longer"),
     ],
 )
-def test_a_session_closes_when_no_row_on_time_can_reach_it(hold, watermark, closes):
+def test_a_session_closes_once_no_row_on_time_can_extend_it(hold, watermark, closes):
     open_sessions = sessions(hold)
     open_sessions.add([At(100)])
     assert found(open_sessions.close(watermark)) == ([(100, 100, [100])] if closes else [])
     assert bool(open_sessions.open) != closes
 
 
-def test_a_session_that_has_grown_closes_by_its_new_end():
+def test_an_extended_session_closes_by_its_new_end():
     open_sessions = sessions()
     open_sessions.add([At(100)])
     open_sessions.add([At(115)])
@@ -111,7 +111,7 @@ def test_a_session_that_has_grown_closes_by_its_new_end():
     assert found(open_sessions.close(136)) == [(100, 115, [100, 115])]
 
 
-def test_a_merged_session_closes_once_and_by_its_last_row():
+def test_a_merged_session_closes_once_by_its_last_row():
     open_sessions = sessions()
     open_sessions.add([At(100), At(140), At(120)])
     assert open_sessions.close(160) == []
@@ -119,7 +119,7 @@ def test_a_merged_session_closes_once_and_by_its_last_row():
     assert open_sessions.close(MAX_TIME) == []
 
 
-def test_after_a_merge_the_next_row_goes_on_from_the_merged_end():
+def test_after_a_merge_the_next_row_extends_the_merged_session():
     open_sessions = sessions()
     open_sessions.add([At(100), At(140), At(120), At(160)])
     assert found(open_sessions.close(MAX_TIME)) == [(100, 160, [100, 120, 140, 160])]
@@ -140,7 +140,7 @@ def test_one_user_has_two_open_sessions_and_the_earlier_closes_first():
     assert found(open_sessions.close(MAX_TIME)) == [(130, 130, [130])]
 
 
-def test_resumed_sessions_go_on_merge_and_close_as_before():
+def test_resumed_sessions_extend_merge_and_close_as_before():
     before = sessions()
     before.add([At(140), At(100), At(100, b"2")])
     after = sessions()

@@ -32,11 +32,11 @@ def test_the_engine_sends_a_key_to_the_worker_that_its_hash_names(workers):
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4, 5, 6, 8, 12])
-def test_shards_go_round_the_workers_as_partitions_do(workers):
+def test_shards_are_spread_over_workers_like_partitions(workers):
     assert [engine_hash(key_of(shard)) % workers for shard in range(24)] == [shard % workers for shard in range(24)]
 
 
-def test_eight_shards_are_four_and_four_at_two_workers():
+def test_8_shards_are_4_and_4_on_2_workers():
     went = where_keys_go([key_of(shard) for shard in range(8)], 2)
     assert sorted(Counter(went.values()).values()) == [4, 4]
 
@@ -80,7 +80,7 @@ class Part(StatefulSourcePartition):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_worker_stays_the_same_thread_to_python_once_it_has_been_told_to(keep):
+def test_a_worker_keeps_its_python_thread_state_once_told(keep):
     seen = []
     flow = Dataflow("threads")
     op.output("write", op.input("read", flow, Remembering(keep, seen)), TestingSink([]))

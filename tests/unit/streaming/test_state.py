@@ -44,12 +44,12 @@ PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
         ),
     ],
 )
-def test_a_state_comes_back_as_it_was(kind, state):
+def test_a_packed_state_is_restored_as_it_was(kind, state):
     snapshots = StateCodec(kind, JOB)
     assert snapshots.unpack(snapshots.pack(state)) == state
 
 
-def test_times_come_back_as_exact_numbers():
+def test_times_are_restored_as_exact_integers():
     snapshots = StateCodec(WatermarkState, JOB)
     state = snapshots.unpack(
         snapshots.pack(WatermarkState({"a": 9_007_199_254_740_993}, 9_007_199_254_740_993, 0, MIN_TIME))
@@ -90,14 +90,14 @@ def test_times_come_back_as_exact_numbers():
         pytest.param(17, "the recovery store holds something else than this job's state", id="another engine's state"),
     ],
 )
-def test_what_is_not_this_jobs_state_is_refused_in_one_line(data, reason):
+def test_state_of_another_job_or_version_is_refused_in_one_line(data, reason):
     with pytest.raises(UserError) as caught:
         StateCodec(list[int], JOB).unpack(data)
     assert str(caught.value).startswith(reason)
     assert "\n" not in str(caught.value)
 
 
-def test_what_the_engine_copies_at_a_snapshot_is_bytes_of_that_moment():
+def test_the_engines_copy_at_a_snapshot_is_the_bytes_of_that_moment():
     join = IntervalJoin(5, AMOUNTS)
     bought = msgspec.structs.replace(EVENT, event_type="purchase")
     join.add([bought])
@@ -108,7 +108,7 @@ def test_what_the_engine_copies_at_a_snapshot_is_bytes_of_that_moment():
     assert snapshots.unpack(copied) == JoinState([PurchaseKey(EVENT.time, EVENT.user, EVENT.page)], [])
 
 
-def test_a_setting_that_may_change_is_told_with_its_old_and_its_new_value():
+def test_a_changed_setting_is_reported_with_both_values():
     told = []
     data = StateCodec(int, JobFingerprint(8, numbers={"session_gap": 20, "match_window": 5})).pack(1)
     later = JobFingerprint(

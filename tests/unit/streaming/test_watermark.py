@@ -44,12 +44,12 @@ LATENESS = 5
         ),
     ],
 )
-def test_late_is_what_lies_farther_below_the_rows_before_it(rows):
+def test_a_row_is_late_beyond_the_lateness_below_the_max_timestamp(rows):
     mark = MaxTimestamp(LATENESS)
     assert [mark.is_late(time, stored) for time, stored, _ in rows] == [late for _, _, late in rows]
 
 
-def test_a_mark_goes_on_where_it_stood():
+def test_a_resumed_max_timestamp_goes_on():
     before = MaxTimestamp(LATENESS)
     before.is_late(100, MAX_TIME)
     after = MaxTimestamp(LATENESS, before.high)
@@ -137,7 +137,7 @@ def says(source: str, mark, now: int = 0, caught_up_at: int | None = None, sourc
         ),
     ],
 )
-def test_the_watermark_is_the_slowest_bound_less_the_lateness_and_never_falls(said):
+def test_the_watermark_is_the_slowest_source_less_lateness_and_never_falls(said):
     clock = WatermarkTracker(LATENESS)
     assert [clock.advance(each) for each, _ in said] == [watermark for _, watermark in said]
 
@@ -157,7 +157,7 @@ def row(time: int) -> Event:
         pytest.param(104, 50, [101, 102, 103], id="and before it is late"),
     ],
 )
-def test_a_shard_takes_out_what_it_has_passed(watermark, mark, late):
+def test_a_shard_rejects_rows_below_its_watermark(watermark, mark, late):
     clock = WatermarkTracker(LATENESS)
     clock.watermark = watermark
     clock.max_timestamps["a"] = mark
@@ -167,14 +167,14 @@ def test_a_shard_takes_out_what_it_has_passed(watermark, mark, late):
     assert on_time == [each for each in rows if each.time not in late]
 
 
-def test_rows_of_a_batch_are_judged_before_its_mark_counts():
+def test_rows_are_judged_before_their_batch_moves_the_watermark():
     clock = WatermarkTracker(LATENESS)
     clock.advance(says("a", 50, sources="a"))
     assert clock.split("a", [row(46), row(900)]) == ([row(46), row(900)], [])
     assert clock.advance(says("a", 900, sources="a")) == 895
 
 
-def test_a_resumed_clock_has_forgotten_all_claims_and_nothing_else():
+def test_a_resumed_tracker_has_all_but_which_sources_are_idle():
     before = WatermarkTracker(LATENESS)
     before.advance(says("a", 100, now=1_000, sources="abc"))
     before.advance(says("c", 80, now=1_000, sources="abc"))

@@ -17,7 +17,7 @@ def beaten_by(story: Report) -> list[tuple[bytes, str | None]]:
     return [(each.observed.row.amount, each.beaten_by) for each in step.candidates]
 
 
-def test_each_candidate_is_told_why_another_was_better():
+def test_each_candidate_has_the_reason_why_another_was_better():
     buy = event(100, "purchase", page=7)
     rows = [purchase(104, 1, page=7), purchase(105, 2, page=7), purchase(100, 3), purchase(94, 4, page=7)]
     assert beaten_by(explained({EVENTS: log(buy), PURCHASES: log(*rows[::-1])})) == [
@@ -34,18 +34,18 @@ def test_each_candidate_is_told_why_another_was_better():
     ]
 
 
-def test_the_amount_is_told_to_be_that_of_the_last_purchase_event_that_has_one():
+def test_the_amount_comes_from_the_last_purchase_event_with_one():
     buys = [event(at, "purchase") for at in (0, 10, 20)]
     session = only(explained({EVENTS: log(*buys), PURCHASES: log(purchase(0, 3), purchase(11, 4))}).sessions)
     assert (session.result.amount, session.paid_by.observed.where) == (b"4", "user-events/0/1")
 
 
-def test_a_session_is_told_to_begin_after_a_gap():
+def test_a_session_has_the_gap_before_each_event():
     story = explained({EVENTS: log(event(0), event(20), event(40.5)), PURCHASES: []})
     assert [[step.gap for step in told.steps] for told in story.sessions] == [[None, 20_000_000], [20_500_000]]
 
 
-def test_late_is_told_with_the_row_that_had_set_the_mark_and_how_far_below():
+def test_a_late_row_has_the_row_that_made_it_late():
     story = explained({EVENTS: log(stored(8, event(30, user=2)), event(1, user=2), event(2), event(3)), PURCHASES: []})
     late = only(story.late)
     assert (late.where, late.max_timestamp.offset, late.max_timestamp.time - late.row.time) == (
@@ -56,7 +56,7 @@ def test_late_is_told_with_the_row_that_had_set_the_mark_and_how_far_below():
     assert only(only(story.sessions).steps).observed.where == "user-events/0/3"  # 5 s below is on time
 
 
-def test_a_session_that_is_open_is_told_when_it_closes_and_who_holds_the_watermark():
+def test_an_open_session_has_its_closing_time_and_what_it_waits_for():
     logs = {
         EVENTS: log(stored(1, event(0)), stored(11, event(10))),
         "user-events/1": [],
@@ -70,14 +70,14 @@ def test_a_session_that_is_open_is_told_when_it_closes_and_who_holds_the_waterma
     assert only(explained(logs, as_of=wall(36) + 1).sessions).state == CLOSED_BY_CLOCK
 
 
-def test_a_purchase_row_that_has_met_nobody_is_undecided_as_long_as_it_may():
+def test_an_unmatched_purchase_is_undecided_while_an_event_may_come():
     logs = {EVENTS: log(stored(11, event(10))), PURCHASES: log(purchase(9, 1), purchase(8, 2))}
     story = explained(logs, as_of=wall(20))  # the clock has come to 19, less the lateness
     assert [seen.row.amount for seen in story.unmatched] == [b"2"]
     assert [seen.row.amount for seen in story.undecided] == [b"1"]
 
 
-def test_a_row_that_the_job_had_to_go_on_without_is_told_as_it_did():
+def test_a_row_overtaken_by_the_watermark_is_late_as_in_the_job():
     logs = {EVENTS: log(event(0), event(10), event(20)), PURCHASES: []}
     story = explained(logs, settings=TO_THE_END, overtaken=["user-events/0/1"])
     assert [seen.where for seen in story.overtaken] == ["user-events/0/1"]
