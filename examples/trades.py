@@ -6,7 +6,7 @@ Trades say how many shares changed hands, quotes what a share was worth. A trade
 it, at most 2 s away. Trades of one stock with at most 30 s between them are a burst; when it is over, one line says how
 many shares it moved and for how much. Rows come in several files, each in its own order, and may be up to 5 s late.
 
-Clock, join and sessions are the job's own (`dataflow.operators`); what is here are the rules: what rows are, who meets
+Clock, join and sessions are the job's own (`dataflow.streaming`); what is here are the rules: what rows are, who meets
 whom, and what a session is folded into. See docs/library.md.
 """
 
@@ -196,7 +196,7 @@ def polls(files: Mapping[str, bytes]) -> Iterator[PolledBatch]:
 
 
 def build(read: Iterable[PolledBatch], out: Sink[str]) -> Dataflow:
-    """The flow: compare with `dataflow.pipeline`."""
+    """The flow: compare with `dataflow.clickstream.topology`."""
     flow, origin = Dataflow("trades"), JobFingerprint(SHARDS)
     read_polls = op.input("read", flow, TestingSource(read))
     batches = op.flat_map("shard", read_polls, sharder(SHARDS))
