@@ -2,7 +2,7 @@
 
 To add an output, write what encodes its records and append a spec. The topology gets its steps and its sink, the
 settings its topic's name, `explain` and `verify` its records from there. The independent reference
-(`dataflow.tools.reference`) has to compute the output too, or `verify` will report a difference.
+(`dataflow.tools.reference`) has to compute the output too, or `verify` cannot compare it and says so.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
-"""``python -m dataflow demo`` (or ``make demo``): everything at once, on an embedded broker.
+"""``python -m dataflow demo`` (or ``make demo``): brokers, a simulated shop and the job for about half a minute.
 
-Starts three brokers, the shop and the job, watches all seven topics for about half a minute as anyone could who has a
-Kafka client, and in the end holds what came out against the batch answer. Without a terminal it prints lines.
+Starts three embedded brokers, the shop and the job, and reads all topics with an ordinary Kafka client. In the end it
+compares the outputs with a batch computation. On a terminal it draws a screen, otherwise it prints lines.
 """
 
 import os
@@ -30,24 +30,25 @@ from dataflow.streaming.errors import UserError
 from dataflow.tools.command_line import Parser
 from dataflow.tools.verify import Topics, compare, expected, out_of_order, report
 
-HISTORY = 120  # seconds of clicks that are in Kafka already when the job starts
-OPENING_HOURS = 8  # seconds for which the shop then goes on
-RATE = 4  # clicks a second
-_PATIENCE = 60  # seconds for the last session to come out, which takes the gap and the lateness
+HISTORY_S = 120  # seconds of events that are in Kafka when the job starts
+OPEN_S = 8  # seconds for which the shop then produces events
+RATE = 4  # events per second
+_CLOSING_TIMEOUT_S = 60  # for the last session to close, which takes the gap plus the lateness
 _PARTITIONS = 8
 _SHOWN = 12  # sessions on the screen
+_LINE_INTERVAL_S = 5  # between two lines of counts, without a terminal
 
 _DESCRIPTION = """\
-Runs everything at once for about half a minute: three embedded Kafka brokers, a simulated shop and the job. Shows the
-sessions as they open and close, and the address of the live page. In the end it compares the output topics with a
-batch computation, row by row. Nothing has to be installed or started before, and nothing stays behind.
+Runs three embedded Kafka brokers, a simulated shop and the job for about half a minute. Shows the sessions as they
+open and close, and the address of the live page. In the end it compares the output topics with a batch computation, row
+by row. You need not install or start anything before, and nothing is left behind.
 
 Exit status: 0 if every row is right, 1 if not.
 """
 
 
 class Visit(msgspec.Struct):
-    """What the demo reads of a row of `visits`."""
+    """The fields of a row of `visits` that the demo needs."""
 
     user_id: int
     timestamp: float
@@ -65,7 +66,7 @@ class Suspicion(msgspec.Struct):
 
 @dataclass
 class SessionLine:
-    """A session that has come out."""
+    """A closed session. Times are Unix seconds."""
 
     user: int
     start: float
@@ -75,7 +76,7 @@ class SessionLine:
     suspicious: str = ""
 
     def cells(self) -> list[str]:
-        """The session in words."""
+        """The cells of its line in the table."""
         return [
             _clock(self.start),
             _clock(self.end),
@@ -88,62 +89,60 @@ class SessionLine:
 
 @dataclass
 class TopicTotals:
-    """All that has been seen in the topics so far."""
+    """What all topics contain so far."""
 
     settings: Settings
     rows: Counter[str] = field(default_factory=Counter)  # by topic
-    waiting: Counter[int] = field(default_factory=Counter)  # by user: events whose session is still open
-    sessions: dict[str, SessionLine] = field(default_factory=dict)
-    suspicious: Counter[str] = field(default_factory=Counter)
+    events_in_open_sessions: Counter[int] = field(default_factory=Counter)  # by user
+    sessions: dict[str, SessionLine] = field(default_factory=dict)  # by session id
+    suspicious: dict[str, int] = field(default_factory=dict)  # by session id: type of the rule
 
-    def see(self, message: Message) -> None:
-        """Takes in one message of any topic."""
+    def add(self, message: Message) -> None:
+        """Adds one message of any topic."""
         topic, key, value = message.topic() or "", message.key() or b"", message.value() or b""
         self.rows[topic] += 1
         if topic == self.settings.topic_user_events:
-            self.waiting[int(key)] += 1
+            self.events_in_open_sessions[int(key)] += 1
         elif topic == self.settings.topic_late_events:
-            self.waiting[int(key)] -= 1
+            self.events_in_open_sessions[int(key)] -= 1
         elif topic == self.settings.topic_visits:
-            self._see_visit(msgspec.json.decode(value, type=Visit))
+            self._add_visit(msgspec.json.decode(value, type=Visit))
         elif topic == self.settings.topic_suspicious_visits:
-            self._see_suspicion(msgspec.json.decode(value, type=Suspicion))
+            suspicion = msgspec.json.decode(value, type=Suspicion)
+            self.suspicious[suspicion.session_id] = suspicion.type
 
-    def _see_visit(self, visit: Visit) -> None:
-        self.waiting[visit.user_id] -= 1
-        closed = self.sessions.get(visit.session_id)
-        if closed is None:
-            closed = SessionLine(visit.user_id, visit.timestamp, visit.timestamp, 0, visit.amount)
-            self.sessions[visit.session_id] = closed
-        closed.end = visit.timestamp
-        closed.events += 1
-
-    def _see_suspicion(self, row: Suspicion) -> None:
-        self.suspicious[row.session_id] = row.type
+    def _add_visit(self, visit: Visit) -> None:
+        self.events_in_open_sessions[visit.user_id] -= 1
+        session = self.sessions.get(visit.session_id)
+        if session is None:
+            session = SessionLine(visit.user_id, visit.timestamp, visit.timestamp, 0, visit.amount)
+            self.sessions[visit.session_id] = session
+        session.end = visit.timestamp
+        session.events += 1
 
     def open(self) -> dict[int, int]:
-        """Users with an open session, and how many events it holds."""
-        return {user: count for user, count in self.waiting.items() if count > 0}
+        """By user with an open session: the number of its events."""
+        return {user: events for user, events in self.events_in_open_sessions.items() if events > 0}
 
     def closed(self) -> list[SessionLine]:
-        """The sessions that have come out, in the order in which they did."""
-        for session_id, kind in self.suspicious.items():
+        """The closed sessions, in the order in which they were written."""
+        for session_id, suspicion_type in self.suspicious.items():
             if session_id in self.sessions:
-                self.sessions[session_id].suspicious = label_of(kind)
+                self.sessions[session_id].suspicious = label_of(suspicion_type)
         return list(self.sessions.values())
 
     def counts(self) -> list[tuple[str, str]]:
-        """What is to be said of all of it, by name."""
+        """The counts to show: name and text."""
         rows, closed, names = self.rows, self.closed(), self.settings
-        waiting = self.open()
-        kinds = Counter(session.suspicious for session in closed if session.suspicious)
+        opened = self.open()
+        labels = Counter(session.suspicious for session in closed if session.suspicious)
         return [
             ("events in", f"{rows[names.topic_user_events]:,}"),
             ("purchases in", f"{rows[names.topic_purchases]:,}"),
-            ("sessions open", f"{len(waiting)} with {sum(waiting.values())} events"),
+            ("sessions open", f"{len(opened)} with {sum(opened.values())} events"),
             ("sessions closed", f"{len(closed)}, visits {rows[names.topic_visits]:,}"),
             ("with an amount", f"{sum(bool(session.amount) for session in closed)}"),
-            ("suspicious", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "0"),
+            ("suspicious", ", ".join(f"{count} {label}" for label, count in sorted(labels.items())) or "0"),
             ("late events", f"{rows[names.topic_late_events]}"),
             ("unmatched purchases", f"{rows[names.topic_unmatched_purchases]}"),
             ("dead letters", f"{rows[names.topic_dead_letters]}"),
@@ -151,14 +150,13 @@ class TopicTotals:
 
 
 class Screen:
-    """Shows a picture that changes: on a terminal in place, elsewhere a line for each thing that happens."""
+    """Shows the totals: on a terminal in place, elsewhere as lines."""
 
-    def __init__(self, console: Console, picture: TopicTotals) -> None:
-        self._console = console
-        self._picture = picture
+    def __init__(self, console: Console, totals: TopicTotals) -> None:
+        self._totals = totals
         self._live = Live(console=console, refresh_per_second=5, transient=False) if console.is_terminal else None
-        self._told = 0  # sessions
-        self._told_at = 0.0
+        self._printed_sessions = 0
+        self._printed_at = 0.0  # the last line of counts, monotonic
 
     def __enter__(self) -> "Screen":
         if self._live:
@@ -169,39 +167,39 @@ class Screen:
         if self._live:
             self._live.stop()
 
-    def show(self, now_doing: str) -> None:
-        """Brings the screen up to date."""
+    def show(self, state: str) -> None:
+        """Updates the screen; `state` says what is going on."""
         if self._live:
-            self._live.update(self._drawn(now_doing))
+            self._live.update(self._drawn(state))
         else:
-            self._tell(now_doing)
+            self._print_lines(state)
 
-    def _drawn(self, now_doing: str) -> Group:
+    def _drawn(self, state: str) -> Group:
         counts = Table.grid(padding=(0, 2))
-        for name, count in self._picture.counts():
+        for name, count in self._totals.counts():
             counts.add_row(Text(name, style="bold"), count)
-        opened = self._picture.open()
+        opened = self._totals.open()
         users = "  ".join(f"{user}:{'▪' * min(count, 12)}" for user, count in sorted(opened.items()))
         closed = Table("from", "to", "user", "events", "amount", "suspicious", box=None, title_justify="left")
-        for session in self._picture.closed()[-_SHOWN:]:
+        for session in self._totals.closed()[-_SHOWN:]:
             closed.add_row(*session.cells(), style="yellow" if session.suspicious else "")
-        return Group(Text(now_doing, style="bold cyan"), counts, Text(f"open (user: events)  {users}"), closed)
+        return Group(Text(state, style="bold cyan"), counts, Text(f"open (user: events)  {users}"), closed)
 
-    def _tell(self, now_doing: str) -> None:
-        closed = self._picture.closed()
-        for session in closed[self._told :]:
+    def _print_lines(self, state: str) -> None:
+        closed = self._totals.closed()
+        for session in closed[self._printed_sessions :]:
             _say("closed: " + "  ".join(filter(None, session.cells())))
-        self._told = len(closed)
-        if time.monotonic() >= self._told_at + 5:
-            self._told_at = time.monotonic()
-            _say(f"{now_doing}: " + "; ".join(f"{name} {count}" for name, count in self._picture.counts()))
+        self._printed_sessions = len(closed)
+        if time.monotonic() >= self._printed_at + _LINE_INTERVAL_S:
+            self._printed_at = time.monotonic()
+            _say(f"{state}: " + "; ".join(f"{name} {count}" for name, count in self._totals.counts()))
 
 
 class Watcher:
-    """Reads all topics from their beginning into a picture, as they grow."""
+    """Reads all topics from their first row into the totals, as they grow."""
 
-    def __init__(self, settings: Settings, picture: TopicTotals) -> None:
-        self._picture = picture
+    def __init__(self, settings: Settings, totals: TopicTotals) -> None:
+        self._totals = totals
         self._consumer = Consumer(
             {
                 **settings.client,
@@ -217,11 +215,11 @@ class Watcher:
             [TopicPartition(topic, partition, 0) for topic in topics for partition in range(_PARTITIONS)]
         )
 
-    def look(self) -> None:
-        """Takes in what has come; waits a little if nothing has."""
+    def poll(self) -> None:
+        """Adds the messages that have arrived; waits up to 0.2 s for them."""
         for message in self._consumer.consume(1_000, 0.2):
             if message.error() is None:
-                self._picture.see(message)
+                self._totals.add(message)
 
     def close(self) -> None:
         self._consumer.close()
@@ -240,11 +238,11 @@ def _run(settings: Settings, directory: Path, console: Console) -> int:
     environment = {
         **os.environ,
         "VISITS_BROKERS": settings.brokers,
-        "VISITS_OUTAGE_GRACE": "0",  # of brokers that have just been made there was none
+        "VISITS_OUTAGE_GRACE": "0",  # the brokers are new, so there was no outage before
         "VISITS_LOG_FORMAT": "text",
         "VISITS_PAGE_PORT": str(page),
     }
-    console.print(f"Watch it meanwhile: http://localhost:{page}/")
+    console.print(f"Watch it live: http://localhost:{page}/")
     programs: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -253,24 +251,24 @@ def _run(settings: Settings, directory: Path, console: Console) -> int:
         programs.append(program)
         return program
 
-    picture = TopicTotals(settings)
-    watcher = Watcher(settings, picture)
+    totals = TopicTotals(settings)
+    watcher = Watcher(settings, totals)
     try:
-        shop = start("shop", "producer", "--rate", str(RATE), "--history", str(HISTORY), "--seed", "7")
+        shop = start("shop", "producer", "--rate", str(RATE), "--history", str(HISTORY_S), "--seed", "7")
         job = start("job", "dataflow", "--recovery-directory", str(directory / "recovery"))
-        with Screen(console, picture) as screen:
-            closing_time = time.monotonic() + OPENING_HOURS
-            while time.monotonic() < closing_time:
-                watcher.look()
+        with Screen(console, totals) as screen:
+            shop_closes_at = time.monotonic() + OPEN_S
+            while time.monotonic() < shop_closes_at:
+                watcher.poll()
                 screen.show("the shop is open")
-                _must_run(shop, job, directory=directory)
+                _check_running(shop, job, directory=directory)
             shop.terminate()
             shop.wait()
-            patience = time.monotonic() + _PATIENCE
-            while picture.open() and time.monotonic() < patience:
-                watcher.look()
+            deadline = time.monotonic() + _CLOSING_TIMEOUT_S
+            while totals.open() and time.monotonic() < deadline:
+                watcher.poll()
                 screen.show(f"the shop is closed; a session ends {settings.session_gap:g} s after its last event")
-                _must_run(job, directory=directory)
+                _check_running(job, directory=directory)
             screen.show("all sessions are closed")
         job.terminate()
         job.wait()
@@ -288,7 +286,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _must_run(*programs: subprocess.Popen[bytes], directory: Path) -> None:
+def _check_running(*programs: subprocess.Popen[bytes], directory: Path) -> None:
+    """Raises UserError with all logs if a program has ended."""
     for program in programs:
         if program.poll() is not None:
             logs = "\n".join(path.read_text(errors="replace").strip() for path in sorted(directory.glob("*.log")))
@@ -299,18 +298,18 @@ def _check(settings: Settings, console: Console) -> int:
     topics = Topics(settings)
     differences = compare(settings, topics, expected(settings, topics))
     disorder = out_of_order(topics, settings.topic_visits)
-    console.print("\nWhat came out, against a batch computation over the same input:")
+    console.print("\nThe output topics, compared with a batch computation over the same input:")
     report(differences, console)
-    right = not any(differences) and not disorder
-    console.print("Every row is right, and there exactly once." if right else "WRONG: see above.")
-    return 0 if right else 1
+    is_right = not any(differences) and not disorder
+    console.print("Every row is right, and there exactly once." if is_right else "WRONG: see above.")
+    return 0 if is_right else 1
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the demo; returns the exit code.
 
     Args:
-        arguments: the command line, without the command's name; there are no options but ``--help``.
+        arguments: the command line, without the command's name; the only option is ``--help``.
     """
     Parser("python -m dataflow demo", _DESCRIPTION).parse_args(arguments)
     console = Console()

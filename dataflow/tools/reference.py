@@ -1,7 +1,7 @@
-"""The answer, computed the slow and obvious way: over whole logs, sorting everything, holding everything.
+"""The reference: the expected outputs, computed in the slow and obvious way, over whole logs in memory.
 
-It shares no code with the job, so that the two can be held against each other; `python -m dataflow.verify` does so on
-real topics, the tests do so on thousands of random ones. Times are exact fractions of a second.
+It shares no code with the job, so that one can be compared with the other: `python -m dataflow verify` does so on real
+topics, the tests do so on thousands of random logs. Times are exact fractions of a second.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 YEAR_1, YEAR_10000 = -62_135_596_800, 253_402_300_800  # Unix seconds
-MOST_DIGITS = 4_300  # of a whole number, its sign included
+MAX_DIGITS = 4_300  # of a whole number, including its sign
 
-# what stands for the reason of a dead letter whose text is the JSON decoder's own, not foretold here
+# replaces a dead letter's reason if that is an error message of the JSON decoder, which is not computed here
 NOT_A_ROW = "*"
 AHEAD = "timestamp is more than 60 s ahead of the clock"
 
@@ -27,11 +27,11 @@ OutputRow = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]  # 
 
 
 class Record(NamedTuple):
-    """A message of an input partition; `stored` is its own timestamp in milliseconds, 0 if it has none."""
+    """A message of an input partition."""
 
     key: bytes | None
     value: bytes | None
-    stored: int
+    stored: int  # timestamp of the message in milliseconds; 0: none
     offset: int
 
 
@@ -40,7 +40,7 @@ Log = Mapping[int, Iterable[Record]]  # the messages of each partition, in order
 
 @dataclass
 class Answer:
-    """The rows that belong into each output topic, and how often."""
+    """The expected rows of each output topic, and how often each is expected. Fields are named like the outputs."""
 
     visits: Counter[OutputRow] = field(default_factory=Counter)
     suspicious_visits: Counter[OutputRow] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class RuleSettings:
-    """The numbers in the rules; seconds."""
+    """The numbers in the rules; durations are in seconds."""
 
     session_gap: Fraction = Fraction(20)
     match_window: Fraction = Fraction(5)
@@ -60,7 +60,7 @@ class RuleSettings:
     min_page_views: int = 1
 
 
-Kinds = Mapping[str, Callable[[Any], bool]]  # what the fields of a row have to be
+Schema = Mapping[str, Callable[[Any], bool]]  # by field: the test that its values must pass
 
 
 class _Unreadable(Exception):
@@ -78,69 +78,80 @@ class _Parsed:
 
     @property
     def value(self) -> bytes:
-        """The record's; a record without one is not readable."""
+        """The record's value, which a readable record always has."""
         return self.record.value or b""
 
 
-_Rank = tuple[bool, Fraction, Fraction, float, bytes]  # of a candidate: the last is its amount's text
+_Rank = tuple[bool, Fraction, Fraction, float, bytes]  # of a candidate; the last item is the text of its amount
 
 
 def answer(
     events: Log,
     purchases: Log,
-    numbers: RuleSettings,
+    rules: RuleSettings,
     events_topic: str = "user-events",
     purchases_topic: str = "purchases",
 ) -> Answer:
-    """Everything the job has to write for what is in its two input topics, once all sessions are closed."""
+    """The rows that the job has to write for the contents of its input topics, once all sessions are closed.
+
+    Args:
+        events: the messages of the events topic.
+        purchases: the messages of the purchases topic.
+        rules: the numbers in the rules.
+        events_topic: name of the events topic.
+        purchases_topic: name of the purchases topic.
+    """
     out = Answer()
-    clicks = list(_parse(events, events_topic, _EVENT, numbers, out))
-    paid = list(_parse(purchases, purchases_topic, _PURCHASE, numbers, out))
+    clicks = list(_parse(events, events_topic, _EVENT, rules, out))
+    purchase_rows = list(_parse(purchases, purchases_topic, _PURCHASE, rules, out))
     for row in clicks:
         if row.late:
             out.late_events[_rejected(row, "late")] += 1
-    for row in paid:
+    for row in purchase_rows:
         if row.late:
             out.unmatched_purchases[_rejected(row, "late")] += 1
     clicks = [row for row in clicks if not row.late]
-    paid_by_user = _by_user(row for row in paid if not row.late)
-    met: set[int] = set()
+    purchases_of = _by_user(row for row in purchase_rows if not row.late)
+    matched: set[int] = set()
     for user, rows in _by_user(clicks).items():
         amounts = {}
         for click in rows:
             if click.fields["event_type"] == "purchase":
-                candidates = [p for p in paid_by_user.get(user, []) if abs(p.time - click.time) <= numbers.match_window]
-                met.update(map(id, candidates))
+                candidates = [
+                    row for row in purchases_of.get(user, []) if abs(row.time - click.time) <= rules.match_window
+                ]
+                matched.update(map(id, candidates))
                 if candidates:
                     amounts[id(click)] = max(_rank(click, candidate) for candidate in candidates)
-        for session in _sessions(rows, numbers.session_gap):
-            _write_session(user, session, amounts, numbers, out)
-    for row in paid:
-        if not row.late and id(row) not in met:
+        for session in _sessions(rows, rules.session_gap):
+            _write_session(user, session, amounts, rules, out)
+    for row in purchase_rows:
+        if not row.late and id(row) not in matched:
             out.unmatched_purchases[_rejected(row, "no event in its time")] += 1
     return out
 
 
-def _parse(log: Log, topic: str, kinds: Kinds, numbers: RuleSettings, out: Answer) -> Iterator[_Parsed]:
+def _parse(log: Log, topic: str, schema: Schema, rules: RuleSettings, out: Answer) -> Iterator[_Parsed]:
+    """Parses the messages of a topic; unreadable ones go to the dead letters, late ones are marked."""
     for partition, records in log.items():
-        mark = None
+        max_timestamp = None
         for record in records:
             origin = f"{topic}/{partition}/{record.offset}"
             stored = Fraction(record.stored, 1000) if record.stored > 0 else None
             try:
-                row = _readable(record, origin, kinds)
+                row = _parse_record(record, origin, schema)
                 if stored is not None and row.time > stored + 60:
                     raise _Unreadable(AHEAD)
             except _Unreadable as error:
                 out.dead_letters[record.key, record.value, _headers(str(error), origin)] += 1
                 continue
-            row.late = mark is not None and row.time < mark - numbers.allowed_lateness
-            seen = row.time if stored is None else min(row.time, stored)
-            mark = seen if mark is None else max(mark, seen)
+            row.late = max_timestamp is not None and row.time < max_timestamp - rules.allowed_lateness
+            seen = row.time if stored is None else min(row.time, stored)  # at most the time at which Kafka stored it
+            max_timestamp = seen if max_timestamp is None else max(max_timestamp, seen)
             yield row
 
 
-def _readable(record: Record, origin: str, kinds: Kinds) -> _Parsed:
+def _parse_record(record: Record, origin: str, schema: Schema) -> _Parsed:
     if record.value is None:
         raise _Unreadable(NOT_A_ROW)
     try:
@@ -151,15 +162,15 @@ def _readable(record: Record, origin: str, kinds: Kinds) -> _Parsed:
         if type(pairs) is not tuple:
             raise ValueError
         if "\\u" in text:
-            json.dumps(pairs, ensure_ascii=False, default=str).encode()  # which half a surrogate pair does not survive
-        for name, value in pairs:  # of a name that stands there twice the last one counts, but each must be of its kind
-            if name in kinds and not kinds[name](value):
+            json.dumps(pairs, ensure_ascii=False, default=str).encode()  # fails for half a surrogate pair
+        for name, value in pairs:  # of a repeated name the last value counts, but all must pass the test
+            if name in schema and not schema[name](value):
                 raise ValueError
         fields = dict(pairs)
         seconds = float(fields["timestamp"])
-        if not kinds.keys() <= fields.keys() or not YEAR_1 <= seconds < YEAR_10000:
+        if not schema.keys() <= fields.keys() or not YEAR_1 <= seconds < YEAR_10000:
             raise ValueError
-        if kinds is _PURCHASE and not _is_number(fields["amount"]):
+        if schema is _PURCHASE and not _is_number(fields["amount"]):
             raise ValueError
         time = Fraction(round(seconds * 1_000_000), 1_000_000)
         return _Parsed(time, fields["user_id"], fields, record, origin)
@@ -183,18 +194,18 @@ def _is_text(value: Any) -> bool:
     return type(value) is str
 
 
-_PURCHASE: Kinds = {"user_id": _is_whole, "page_id": _is_page, "timestamp": _is_number}
-_EVENT: Kinds = {**_PURCHASE, "event_type": _is_text}
+_PURCHASE: Schema = {"user_id": _is_whole, "page_id": _is_page, "timestamp": _is_number}
+_EVENT: Schema = {**_PURCHASE, "event_type": _is_text}
 
 
 def _whole(text: str) -> int | None:
-    return int(text) if len(text) <= MOST_DIGITS else None
+    return int(text) if len(text) <= MAX_DIGITS else None
 
 
 def _exact(text: str) -> Decimal:
     try:
         return Decimal(text)
-    except InvalidOperation:  # an exponent beyond all measure
+    except InvalidOperation:  # the exponent is too large
         return Decimal(float(text))
 
 
@@ -203,7 +214,7 @@ def _no_constant(name: str) -> None:
 
 
 def _rank(click: _Parsed, row: _Parsed) -> _Rank:
-    """How good an amount is for a purchase event: same page, then nearest, then later, then larger."""
+    """The rank of a purchase row for a purchase event: same page, then nearest, then later, then larger."""
     text = bytes(msgspec.json.decode(row.value, type=dict[str, msgspec.Raw])["amount"])
     same_page = click.fields["page_id"] == row.fields["page_id"]
     return same_page, -abs(click.time - row.time), row.time, float(row.fields["amount"]), text
@@ -227,7 +238,7 @@ def _sessions(rows: list[_Parsed], gap: Fraction) -> list[list[_Parsed]]:
 
 
 def _write_session(
-    user: int, session: list[_Parsed], amounts: dict[int, _Rank], numbers: RuleSettings, out: Answer
+    user: int, session: list[_Parsed], amounts: dict[int, _Rank], rules: RuleSettings, out: Answer
 ) -> None:
     identity = hashlib.blake2b(f"{user}/{int(session[0].time * 1_000_000)}".encode(), digest_size=16).hexdigest()
     key = str(user).encode()
@@ -236,18 +247,18 @@ def _write_session(
     for row in session:
         added = f',"session_id":"{identity}","amount":{amount}}}'
         out.visits[key, _own_text(row) + added.encode(), ()] += 1
-    if len(session) > numbers.max_events:
-        kind = 1
-    elif sum(row.fields["event_type"] == "page-view" for row in session) < numbers.min_page_views:
-        kind = 2
+    if len(session) > rules.max_events:
+        suspicion = 1
+    elif sum(row.fields["event_type"] == "page-view" for row in session) < rules.min_page_views:
+        suspicion = 2
     else:
         return
-    value = f'{{"session_id":"{identity}","user_id":{user},"type":{kind}}}'.encode()
+    value = f'{{"session_id":"{identity}","user_id":{user},"type":{suspicion}}}'.encode()
     out.suspicious_visits[key, value, ()] += 1
 
 
 def _own_text(row: _Parsed) -> bytes:
-    """An event's JSON text without its closing brace, and without fields by the names of those that are added."""
+    """An event's JSON text without its closing brace and without fields that have the names of the added ones."""
     text = row.value.rstrip()
     if not {"session_id", "amount"} & row.fields.keys():
         return text[:-1]
