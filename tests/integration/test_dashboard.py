@@ -134,7 +134,7 @@ def test_page_lists_late_dead_and_suspicious_rows_with_reasons_as_plain_text(kaf
     assert browser.complaints == []
 
 
-@pytest.mark.parametrize("settings", [{"outage_grace": 4.0}], indirect=True, ids=["with a grace"])
+@pytest.mark.parametrize("settings", [{"outage_grace": 6.0}], indirect=True, ids=["with a grace"])
 def test_page_names_the_partition_that_blocks_the_watermark_and_why(kafka: EmbeddedKafka, settings, job, browser):
     shop, held = Shop(settings), f"{settings.topic_user_events}/3"
     for topic in settings.inputs:
@@ -156,7 +156,7 @@ def test_page_names_the_partition_that_blocks_the_watermark_and_why(kafka: Embed
     browser.until(lambda: browser.text("#state") == "Kafka is away")
     assert "no Kafka broker can be reached" in browser.text("#waits")
     kafka.start_brokers()
-    browser.until(lambda: "gives those who write to it" in browser.text("#waits"))
+    browser.until(lambda: "gives its producers" in browser.text("#waits"))
     browser.until(lambda: "Nothing holds the watermark back" in browser.text("#waits"))
     assert browser.text("#state") == "live"
 
