@@ -1,4 +1,4 @@
-"""The suite of random faults, in short: `make chaos` is the long one. And a control, which it has to catch."""
+"""A short run of the random faults of `make chaos`, and a control with duplicates that it must notice."""
 
 import pytest
 from support.real_kafka import RealKafka

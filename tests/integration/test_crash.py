@@ -1,4 +1,4 @@
-"""A job that is killed, again and again, writes every row once; partitions that come later are read."""
+"""A job that is killed again and again writes each row once; new partitions are read from their start."""
 
 from pathlib import Path
 

@@ -66,17 +66,17 @@ def explain(written, monkeypatch, capsys) -> Explain:
     return run
 
 
-def data(told: tuple[int, list[str]]) -> dict:
-    status, lines = told
+def data(report: tuple[int, list[str]]) -> dict:
+    status, lines = report
     assert status == 0, lines
     return json.loads("\n".join(lines))
 
 
 @pytest.mark.parametrize("user", ["1", "2", "3", "4"])
 def test_explain_agrees_with_the_rows_that_the_job_wrote(explain, user):
-    told = data(explain("--user", user, "--json"))
-    assert (told["agrees"], told["differences"]) == (True, [])
-    assert all("written" in session["in_topics"] for session in told["sessions"])
+    report = data(explain("--user", user, "--json"))
+    assert (report["agrees"], report["differences"]) == (True, [])
+    assert all("written" in session["in_topics"] for session in report["sessions"])
 
 
 def test_explain_draws_a_users_sessions_amounts_and_late_rows(explain):
@@ -104,9 +104,9 @@ def test_explain_draws_a_users_sessions_amounts_and_late_rows(explain):
 
 
 def test_explain_finds_a_session_by_its_id(explain):
-    told = data(explain("--session", VISITS[0], "--json"))
-    assert [session["session_id"] for session in told["sessions"]] == [VISITS[0]]
-    assert [late["message"] for late in told["late"]] == ["user-events/0/3"]
+    report = data(explain("--session", VISITS[0], "--json"))
+    assert [session["session_id"] for session in report["sessions"]] == [VISITS[0]]
+    assert [late["message"] for late in report["late"]] == ["user-events/0/3"]
 
 
 def test_explain_finds_an_unwritten_session_by_its_first_event(explain, written):
@@ -114,8 +114,8 @@ def test_explain_finds_an_unwritten_session_by_its_first_event(explain, written)
     kafka = Producer({"bootstrap.servers": written.brokers, "log_level": 0})
     for topic in nothing_written.values():
         kafka.list_topics(topic, timeout=10)
-    told = data(explain("--session", VISITS[0].upper(), "--json", **nothing_written))
-    assert [session["in_topics"] for session in told["sessions"]] == ["not written yet"]
+    report = data(explain("--session", VISITS[0].upper(), "--json", **nothing_written))
+    assert [session["in_topics"] for session in report["sessions"]] == ["not written yet"]
 
 
 @pytest.mark.parametrize(
@@ -129,20 +129,20 @@ def test_explain_finds_an_unwritten_session_by_its_first_event(explain, written)
     ],
 )
 def test_explain_says_what_became_of_a_message(explain, message, found):
-    told = data(explain("--message", message, "--json"))
+    report = data(explain("--message", message, "--json"))
     shown = [
         (kind, row.get("session_id") or row["message"])
         for kind in ("sessions", "late", "dead_letters", "unmatched_purchases")
-        for row in told[kind]
+        for row in report[kind]
     ]
     assert shown == [found]
-    assert told["agrees"]
+    assert report["agrees"]
 
 
 def test_explain_reports_topics_written_with_other_settings(explain):
-    told = data(explain("--user", "1", "--json", session_gap="8"))
-    assert not told["agrees"]
-    whats = {(each["topic"], each["of"], each["rows"]): each["what"] for each in told["differences"]}
+    report = data(explain("--user", "1", "--json", session_gap="8"))
+    assert not report["agrees"]
+    whats = {(each["topic"], each["of"], each["rows"]): each["what"] for each in report["differences"]}
     assert "written with other settings" in whats["visits", f"session {VISITS[0]}", 2]
 
 
@@ -153,10 +153,10 @@ def test_explain_reports_missing_and_duplicate_rows(explain, written):
             kafka.create_topic(topic, 1)
         write(kafka.brokers, "user-events", 0, event(0))
         write(kafka.brokers, "user-events", 0, event(1), [(REDRIVEN, b"dead-letters/1/5")])
-        told = data(explain("--user", "1", "--json", settings=settings, stop_at_end="1"))
-        assert [(each["rows"], each["what"][:7]) for each in told["differences"]] == [(2, "missing")]
-        assert [each["redriven_from"] for each in told["sessions"][0]["events"]] == [None, "dead-letters/1/5"]
-        for row in told["sessions"][0]["visits"]:
+        report = data(explain("--user", "1", "--json", settings=settings, stop_at_end="1"))
+        assert [(each["rows"], each["what"][:7]) for each in report["differences"]] == [(2, "missing")]
+        assert [each["redriven_from"] for each in report["sessions"][0]["events"]] == [None, "dead-letters/1/5"]
+        for row in report["sessions"][0]["visits"]:
             write(kafka.brokers, "visits", 0, row.encode())
         assert data(explain("--user", "1", "--json", settings=settings, stop_at_end="1"))["agrees"]
         write(kafka.brokers, "visits", 0, row.encode())
@@ -172,9 +172,9 @@ def test_explain_follows_the_job_on_rows_late_after_an_idle_partition(explain, w
         write(kafka.brokers, "user-events", 0, event(0))
         origin = {"reason": "late", "topic": "user-events", "partition": "0", "offset": "0"}
         write(kafka.brokers, "late-events", 0, event(0), [(name, text.encode()) for name, text in origin.items()])
-        told = data(explain("--user", "1", "--json", settings=settings))
-        assert told["agrees"] and not told["sessions"]
-        assert [(row["message"], row["overtaken"]) for row in told["late"]] == [("user-events/0/0", True)]
+        report = data(explain("--user", "1", "--json", settings=settings))
+        assert report["agrees"] and not report["sessions"]
+        assert [(row["message"], row["overtaken"]) for row in report["late"]] == [("user-events/0/0", True)]
         assert "the partition was idle and the watermark had passed the row" in str(
             explain("--user", "1", settings=settings)
         )

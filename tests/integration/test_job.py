@@ -1,4 +1,4 @@
-"""The job as users run it, on the embedded brokers and on real ones: always the batch answer, or one line that says why not."""
+"""The job as users run it, on both backends: it writes the batch answer, or ends in one line that says why."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""One line an event of the job's life, for people or for machines, and each once."""
+"""The log of a running job: one line per event, as text or JSON."""
 
 import json
 import signal

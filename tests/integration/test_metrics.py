@@ -1,4 +1,4 @@
-"""What a scrape of the running job says: exactly what the batch answer says, and where everything stands."""
+"""A scrape of the running job: it counts what the batch answer has, and shows progress and state."""
 
 import re
 import time

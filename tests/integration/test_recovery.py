@@ -1,4 +1,4 @@
-"""What a job finds when it comes back: a copy of itself, rows that Kafka hides, topics that have changed."""
+"""A restart of the job: leases, rows above the high watermark, and topics or settings that have changed."""
 
 import json
 import random
@@ -116,15 +116,15 @@ def test_a_second_copy_of_a_running_job_is_refused(shop: Settings, programs: Pro
 def test_a_job_takes_over_an_expired_lease_and_stops_when_it_loses_it(
     shop: Settings, programs: Programs, tmp_path: Path
 ) -> None:
-    notes, begins = notes_of(shop)
+    metadata, begins = metadata_of(shop)
     elsewhere = Holder("another-host", "1", "1")
-    notes.write({min(begins): MetadataEntry(begins[min(begins)], " ".join([*elsewhere, "77"]))})  # nobody renews it
+    metadata.write({min(begins): MetadataEntry(begins[min(begins)], " ".join([*elsewhere, "77"]))})  # nobody renews it
     job = start_job(programs, shop, tmp_path / "recovery")
     traffic = programs.start(*TRAFFIC, **environment(shop))
     wait_until(lambda: count_visits(shop) > 20, "the job has taken over and writes")
 
     def renewed() -> bool:  # again and again, as a process does that is alive: once might fall between two looks at it
-        notes.write({min(begins): MetadataEntry(begins[min(begins)], " ".join([*elsewhere, "78"]))})
+        metadata.write({min(begins): MetadataEntry(begins[min(begins)], " ".join([*elsewhere, "78"]))})
         return job.poll() is not None
 
     wait_until(renewed, "the first has stopped")
@@ -135,8 +135,8 @@ def test_a_job_takes_over_an_expired_lease_and_stops_when_it_loses_it(
 
 
 def test_an_expired_lease_blocks_writes_until_it_is_renewed(shop: Settings, kafka) -> None:
-    notes, begins = notes_of(shop)
-    lease = Lease(notes, begins, "a job")
+    metadata, begins = metadata_of(shop)
+    lease = Lease(metadata, begins, "a job")
     lease.take()
     lease.wait_until_held()
     kafka.stop_brokers()
@@ -144,56 +144,59 @@ def test_an_expired_lease_blocks_writes_until_it_is_renewed(shop: Settings, kafk
     kafka.start_brokers()
     lease.wait_until_held()
     lease.release()
-    assert notes.read([min(begins)])[min(begins)].text == ""
+    assert metadata.read([min(begins)])[min(begins)].text == ""
 
 
-def notes_of(shop: Settings) -> tuple[JobMetadata, dict]:
+def metadata_of(shop: Settings) -> tuple[JobMetadata, dict]:
     connection = Connection(shop.client)
-    notes = JobMetadata(connection, shop.group + "-output")
-    return notes, start_offsets(notes, connect(connection), dict.fromkeys(shop.outputs, 8))
+    metadata = JobMetadata(connection, shop.group + "-output")
+    return metadata, start_offsets(metadata, connect(connection), dict.fromkeys(shop.outputs, 8))
 
 
-def written_of(shop: Settings) -> OutputDeduplicator:
+def deduplicator_of(shop: Settings) -> OutputDeduplicator:
     connection = Connection(shop.client)
-    notes, begins = notes_of(shop)
-    return OutputDeduplicator(connect(connection), connection, notes, begins, shop.group)
+    metadata, begins = metadata_of(shop)
+    return OutputDeduplicator(connect(connection), connection, metadata, begins, shop.group)
 
 
 @REAL
 def test_rows_above_the_high_watermark_are_found_with_a_replica_away(shop: Settings, real_kafka: RealKafka) -> None:
-    notes_of(shop)  # the job has begun
-    place, hidden = (shop.topic_visits, 0), ReplicationProbe(Connection(shop.client), shop.group)
+    metadata_of(shop)  # the job has begun
+    partition, probe = (shop.topic_visits, 0), ReplicationProbe(Connection(shop.client), shop.group)
     killed = Producer({"bootstrap.servers": shop.brokers, "enable.idempotence": True, "log_level": 0})
     killed.produce(shop.topic_visits, b"first", b"k", 0)
     assert killed.flush(60) == 0  # it knows the leader and need ask nobody, so its next row is there at once
-    wait_until(lambda: hidden.fully_replicated({place: 1}) == {place}, "nothing is hidden")
+    wait_until(lambda: probe.fully_replicated({partition: 1}) == {partition}, "consumers see all rows")
     led = leader_of(shop, shop.topic_visits)
     real_kafka.pause_brokers(next(broker for broker in (1, 2, 3) if broker != led))
     killed.produce(shop.topic_visits, b"v", b"k", 0)
     wait_until(
-        lambda: not killed.poll(0) and not hidden.fully_replicated({place: 1}), "the row is there, and not shown"
+        lambda: not killed.poll(0) and not probe.fully_replicated({partition: 1}),
+        "the leader has a row that consumers do not see",
     )
-    assert written_of(shop).rows(place, 1) == {record_digest(b"k", b"v", None): 1}
+    assert deduplicator_of(shop).rows(partition, 1) == {record_digest(b"k", b"v", None): 1}
 
 
 @REAL
 def test_probe_knows_of_rows_above_the_high_watermark_until_they_show(shop: Settings, real_kafka: RealKafka) -> None:
-    connection, place = Connection(shop.client), (f"led-by-one-{shop.topic_visits}", 0)
+    connection, partition = Connection(shop.client), (f"led-by-one-{shop.topic_visits}", 0)
     admin = connect(connection)
-    for made in admin.create_topics([NewTopic(place[0], 1, replica_assignment=[[1, 2, 3]])]).values():
+    for made in admin.create_topics([NewTopic(partition[0], 1, replica_assignment=[[1, 2, 3]])]).values():
         made.result()
     writer = Producer({"bootstrap.servers": shop.brokers, "enable.idempotence": True, "log_level": 0})
-    writer.produce(place[0], b"first", b"k", 0)
+    writer.produce(partition[0], b"first", b"k", 0)
     assert writer.flush(60) == 0
-    hidden = ReplicationProbe(connection, shop.group)
-    wait_until(lambda: hidden.fully_replicated({place: 1}) == {place}, "nothing is hidden")
+    probe = ReplicationProbe(connection, shop.group)
+    wait_until(lambda: probe.fully_replicated({partition: 1}) == {partition}, "consumers see all rows")
     real_kafka.pause_brokers(3)
-    writer.produce(place[0], b"second", b"k", 0)
-    wait_until(lambda: not writer.poll(0) and not hidden.fully_replicated({place: 1}), "it is known that there is more")
-    told = retry_until_answered(lambda: end_offsets(admin, [place]), lambda: None)[place].offset
-    assert told == 1 or writer.flush(0) == 0  # Kafka tells of no more, or has found a way meanwhile
+    writer.produce(partition[0], b"second", b"k", 0)
+    wait_until(
+        lambda: not writer.poll(0) and not probe.fully_replicated({partition: 1}), "the probe knows of the second row"
+    )
+    known = retry_until_answered(lambda: end_offsets(admin, [partition]), lambda: None)[partition].offset
+    assert known == 1 or writer.flush(0) == 0  # consumers see one row, or replication has gone on meanwhile
     assert writer.flush(60) == 0
-    wait_until(lambda: hidden.fully_replicated({place: 2}) == {place}, "it is shown, and nothing is hidden any more")
+    wait_until(lambda: probe.fully_replicated({partition: 2}) == {partition}, "consumers see both rows")
 
 
 def leader_of(shop: Settings, topic: str) -> int:
@@ -250,7 +253,7 @@ def test_rows_removed_by_retention_are_not_written_again(shop: Settings, program
 
 
 def ends_in(shop: Settings) -> dict[int, int]:
-    written = written_of(shop)
+    written = deduplicator_of(shop)
     return {number: end for (_, number), end in written.ends((shop.topic_visits, each) for each in range(8)).items()}
 
 

@@ -1,4 +1,4 @@
-"""Letters are put back where they came from, each once, whatever happens; and it is said what becomes of them."""
+"""`redrive` sends each dead letter and late event once, also after a kill, and reports each outcome."""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""What leaders are asked about rows that consumers are not told of is answered of now, however far away they are."""
+"""The probe for records above the high watermark, on brokers near and far."""
 
 import time
 from collections.abc import Iterator
@@ -26,18 +26,18 @@ def cluster() -> Iterator[EmbeddedKafka]:
 @pytest.mark.parametrize("round_trip", [0, 60])  # milliseconds
 def test_a_stale_response_is_not_taken_for_an_answer(cluster: EmbeddedKafka, round_trip: int) -> None:
     cluster.set_round_trip(round_trip)
-    hidden = ReplicationProbe(Connection(Settings(brokers=cluster.brokers).client), "group")
+    probe = ReplicationProbe(Connection(Settings(brokers=cluster.brokers).client), "group")
     producer = Producer({"bootstrap.servers": cluster.brokers, "linger.ms": 0})
     for end in range(0, 8, 2):
         ends = {("visits", number): end for number in range(PARTITIONS)}
         deadline = time.monotonic() + 60
-        while hidden.fully_replicated(ends) != ends.keys():
+        while probe.fully_replicated(ends) != ends.keys():
             assert time.monotonic() < deadline
         for _topic, number in ends:
             producer.produce("visits", b"one", partition=number)
             producer.produce("visits", b"two", partition=number)  # one more than is asked for
         assert producer.flush(60) == 0
-        assert hidden.fully_replicated(ends) == set()
+        assert probe.fully_replicated(ends) == set()
 
 
 def test_a_consumer_that_gets_nothing_of_a_partition_is_replaced(
@@ -56,9 +56,9 @@ def test_a_consumer_that_gets_nothing_of_a_partition_is_replaced(
 
     monkeypatch.setattr(module, "Consumer", DeafAtFirst)
     monkeypatch.setattr(module, "_STUCK_AFTER_S", 0.5)
-    hidden = ReplicationProbe(Connection(Settings(brokers=cluster.brokers).client), "group")
+    probe = ReplicationProbe(Connection(Settings(brokers=cluster.brokers).client), "group")
     ends = {("visits", number): 0 for number in range(PARTITIONS)}
     deadline = time.monotonic() + 60
-    while hidden.fully_replicated(ends) != ends.keys():
+    while probe.fully_replicated(ends) != ends.keys():
         assert time.monotonic() < deadline
     assert len(clients) == 2

@@ -1,4 +1,4 @@
-"""A recovery store that cannot be resumed is refused in one line, and stays as it was."""
+"""A recovery store that cannot be resumed is refused in one line, and stays usable."""
 
 import shutil
 import signal

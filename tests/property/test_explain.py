@@ -1,4 +1,4 @@
-"""What `explain` says of a user is what the job writes of that user, row for row."""
+"""A report of `explain` has exactly the rows that the job writes of a user."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Any bytes and any JSON: a row or unreadable, and never anything else."""
+"""Any bytes and any JSON are either a row or unreadable."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The brokers of docker-compose.yml, run for real: what the other tests stand on."""
+"""The brokers of docker-compose.yml as real processes, which other tests rely on."""
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition

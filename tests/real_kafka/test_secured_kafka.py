@@ -1,4 +1,4 @@
-"""The job on a Kafka with TLS, passwords and permissions: it works, and says in one line what it is not given."""
+"""The job on a Kafka with TLS, passwords and permissions; a missing right ends it in one line."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The measurements' own idea of the right answer, against the reference."""
+"""The expected answer of the measurements agrees with the reference."""
 
 from collections import Counter
 

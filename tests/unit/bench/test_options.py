@@ -1,4 +1,4 @@
-"""What the measurements take on their command lines, and what they refuse in one line."""
+"""Command lines of the measurements: what they accept and refuse."""
 
 from argparse import ArgumentTypeError
 

@@ -1,4 +1,4 @@
-"""Which stage a sample of the profile counts for."""
+"""The stage that a sample of the profile counts for."""
 
 import ast
 from pathlib import Path

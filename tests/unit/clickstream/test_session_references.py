@@ -16,14 +16,14 @@ PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
 
 
 class Topic:
-    """Where events can be read again; notes what it is told beforehand."""
+    """Where events can be read again; records what is prefetched."""
 
     def __init__(self, events):
-        self.announced = []
+        self.prefetched = []
         self._events = {event.position: event for event in events}
 
     def prefetch(self, positions):
-        self.announced.extend(positions)
+        self.prefetched.extend(positions)
 
     def event(self, wanted):
         return self._events[wanted]
@@ -45,25 +45,25 @@ def test_a_snapshot_holds_positions_of_events_after_any_earlier_snapshots(snapsh
     places = [(3, 9), (2, 4), *((5, 2**45 + offset) for offset in range(70_000))]
     visit, events = SessionAccumulator([]), standing_at(*places[: snapshots_after[-1]])
     topic = Topic(events)
-    keeper, kept = ReferenceSerializer(topic), None
-    snapshots = StateCodec(keeper.type, JOB)
+    serializer, packed = ReferenceSerializer(topic), None
+    snapshots = StateCodec(serializer.type, JOB)
     for count in snapshots_after:
         visit.events += events[len(visit.events) : count]
-        kept = keeper.pack(visit, kept)
+        packed = serializer.pack(visit, packed)
     visit.best = match(EVENT, PURCHASE)
-    data = snapshots.pack(keeper.pack(visit, kept))
+    data = snapshots.pack(serializer.pack(visit, packed))
     assert EVENT.value not in data
     resumed = snapshots.unpack(data)
-    keeper.prefetch(resumed)
-    assert topic.announced == [event.position for event in events]
-    assert keeper.unpack(resumed) == visit
+    serializer.prefetch(resumed)
+    assert topic.prefetched == [event.position for event in events]
+    assert serializer.unpack(resumed) == visit
 
 
 def test_a_snapshot_of_merged_sessions_has_the_events_of_both():
     first, second, between = standing_at((0, 1), (0, 2), (1, 7))
     one, other = SessionAccumulator([first]), SessionAccumulator([second])
-    keeper = ReferenceSerializer(Topic([first, second, between]))
-    kept = keeper.pack(one, None)
-    keeper.pack(other, None)
+    serializer = ReferenceSerializer(Topic([first, second, between]))
+    packed = serializer.pack(one, None)
+    serializer.pack(other, None)
     accumulate(merge(one, other), between)
-    assert keeper.unpack(keeper.pack(one, kept)) == SessionAccumulator([first, second, between])
+    assert serializer.unpack(serializer.pack(one, packed)) == SessionAccumulator([first, second, between])

@@ -1,4 +1,4 @@
-"""What becomes of a session: its events, its amount, its id, and whether it is suspicious."""
+"""A session: its events, its amount, its id, and whether it is suspicious."""
 
 from itertools import permutations
 
@@ -62,9 +62,9 @@ def test_merged_sessions_have_the_events_of_both_and_the_greater_match():
         ((SECOND, late), (FIRST, early)),
         ((FIRST, early, late), (SECOND,)),
     ):
-        united = merge(fold(*one), fold(*other))
-        assert sorted(united.events) == [FIRST, SECOND]
-        assert united.amount == b"2"
+        merged = merge(fold(*one), fold(*other))
+        assert sorted(merged.events) == [FIRST, SECOND]
+        assert merged.amount == b"2"
     assert merge(fold(FIRST), fold(SECOND)).amount == b"0"
 
 

@@ -1,4 +1,4 @@
-"""The whole chain, in small scenarios: what is in the partitions, and every row that comes of it."""
+"""The whole dataflow in small scenarios: messages of the partitions, and every row that is written."""
 
 from collections import Counter
 
@@ -125,7 +125,7 @@ def test_more_than_5_events_or_no_page_view_is_suspicious():
 @pytest.mark.parametrize(
     ("at", "is_late"),
     [
-        pytest.param(25, False, id="exactly the lateness below the mark"),
+        pytest.param(25, False, id="exactly the lateness below the max timestamp"),
         pytest.param(24.999999, True, id="a microsecond more, although its session is open"),
         pytest.param(-1000, True, id="long ago"),
     ],
@@ -174,8 +174,8 @@ def test_an_unreadable_message_is_a_dead_letter_as_it_came():
 
 def test_a_dead_letter_has_its_reason_and_origin_in_headers():
     job = Job({EVENTS: log(event(0, user="1")), PURCHASES: []})
-    for poll in Plan().polls(job.partitions):
-        job.feed(poll)
+    for batch in Plan().polls(job.partitions):
+        job.feed(batch)
     ((_, output),) = job.written.elements("dead_letters")
     assert dict(output.headers) == {
         "reason": b"Expected `int`, got `str` - at `$.user_id`",
@@ -194,8 +194,8 @@ def test_a_row_is_partitioned_by_its_key_or_else_by_its_origin():
             PURCHASES: [],
         }
     )
-    for poll in Plan().polls(job.partitions):
-        job.feed(poll)
+    for batch in Plan().polls(job.partitions):
+        job.feed(batch)
     assert [route for route, _ in job.written.elements("dead_letters")] == ["user-events/0", "k", "user-events/5"]
     assert [route for route, _ in job.written.elements("visits")] == ["7"]
 

@@ -1,4 +1,4 @@
-"""What docker-compose.yml and the Dockerfile promise, as far as it shows without a Docker engine."""
+"""docker-compose.yml and the Dockerfile, as far as they can be checked without Docker."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The files for operators: Prometheus, Grafana, Kubernetes, and the page that explains them."""
+"""The files for operators (Prometheus, Grafana, Kubernetes) and the page that explains them."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What probes are told: a job that waits is alive, and is ready only once it has read everything."""
+"""Probes: a job that waits is alive; it is ready once it has read every partition to its end."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The log: which events are left out."""
+"""The log's level."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""A mistake of the user's is told in one line; one of ours ends the process, wherever it is made."""
+"""A user error is one line; a failed thread ends the process with its traceback."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The engine's recovery store, as a killed job leaves it."""
+"""The engine's recovery store as a killed job leaves it."""
 
 import sqlite3
 from contextlib import closing

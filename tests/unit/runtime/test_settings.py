@@ -1,4 +1,4 @@
-"""Settings: what users type, and what they are told when it is wrong."""
+"""Settings: where they come from, and the messages for wrong ones."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Sources of a backlog keep in step, and never so that all of them stand still."""
+"""Source alignment: sources of a backlog stay close in event time, and never pause each other for good."""
 
 import pytest
 

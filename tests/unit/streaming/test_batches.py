@@ -1,4 +1,4 @@
-"""What goes from one process to another comes there as it was."""
+"""Batches survive the way to another process unchanged."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Which amount belongs to which purchase event. Times are small whole numbers, the window is 5."""
+"""The interval join: the amount of each purchase event. Times are small integers; the window is 5."""
 
 from itertools import permutations
 

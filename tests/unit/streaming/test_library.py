@@ -1,4 +1,4 @@
-"""The clock, the join and the sessions are of use with other rules too: `examples/trades.py`, and docs/library.md."""
+"""The library with rules of another shop: `examples/trades.py` and docs/library.md."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Sessions: runs of one user's rows. Times are small whole numbers, the gap is 20."""
+"""Session windows of one user. Times are small integers; the gap is 20."""
 
 from dataclasses import dataclass
 from itertools import permutations

@@ -1,4 +1,4 @@
-"""A job with several workers: shards are spread evenly over them, and each of them is a thread of Python for good."""
+"""Shards are spread evenly over workers, and each worker keeps its Python thread state."""
 
 import threading
 from collections import Counter

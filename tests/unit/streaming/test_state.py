@@ -1,4 +1,4 @@
-"""States as bytes: what is written comes back, and what is not this job's is refused with the reason."""
+"""States as bytes: they are restored as they were; state of another job is refused with the reason."""
 
 import copy
 
@@ -109,10 +109,10 @@ def test_the_engines_copy_at_a_snapshot_is_the_bytes_of_that_moment():
 
 
 def test_a_changed_setting_is_reported_with_both_values():
-    told = []
+    changes = []
     data = StateCodec(int, JobFingerprint(8, numbers={"session_gap": 20, "match_window": 5})).pack(1)
     later = JobFingerprint(
-        8, numbers={"session_gap": 30.5, "match_window": 5}, on_change=lambda *change: told.append(change)
+        8, numbers={"session_gap": 30.5, "match_window": 5}, on_change=lambda *change: changes.append(change)
     )
     assert StateCodec(int, later).unpack(data) == 1
-    assert told == [("session_gap", 20, 30.5)]
+    assert changes == [("session_gap", 20, 30.5)]

@@ -1,4 +1,4 @@
-"""Event time: which rows are late, and how far a shard's clock may go. All times here are small whole numbers."""
+"""Which rows are late, and how far a shard's watermark advances. Times are small integers."""
 
 import pytest
 
@@ -15,17 +15,21 @@ LATENESS = 5
     [
         pytest.param([(100, MAX_TIME, False)], id="the first row never is"),
         pytest.param(
-            [(100, MAX_TIME, False), (95, MAX_TIME, False)], id="exactly the lateness below the mark is on time"
+            [(100, MAX_TIME, False), (95, MAX_TIME, False)],
+            id="exactly the lateness below the max timestamp is on time",
         ),
         pytest.param([(100, MAX_TIME, False), (94, MAX_TIME, True)], id="just more is late"),
-        pytest.param([(94, MAX_TIME, False), (100, MAX_TIME, False)], id="the mark counts only rows before it"),
+        pytest.param(
+            [(94, MAX_TIME, False), (100, MAX_TIME, False)], id="the max timestamp counts only rows before it"
+        ),
         pytest.param(
             [(100, MAX_TIME, False), (50, MAX_TIME, True), (96, MAX_TIME, False)],
-            id="a late row does not lower the mark",
+            id="a late row does not lower the max timestamp",
         ),
         pytest.param([(100, MAX_TIME, False), (94, MAX_TIME, True), (94, MAX_TIME, True)], id="nor does a second one"),
         pytest.param(
-            [(100, MAX_TIME, False), (110, MAX_TIME, False), (104, MAX_TIME, True)], id="the mark is the highest time"
+            [(100, MAX_TIME, False), (110, MAX_TIME, False), (104, MAX_TIME, True)],
+            id="the max timestamp is the highest time",
         ),
         pytest.param([(140, 100, False), (95, 101, False)], id="a fast clock moves it only to the time of storing"),
         pytest.param([(140, 100, False), (94, 101, True)], id="but that far it does"),
@@ -40,13 +44,13 @@ LATENESS = 5
         pytest.param([(140, MAX_TIME, False), (100, 100, True)], id="a record without a timestamp is not capped"),
         pytest.param(
             [(100, 100, False), (130, 90, False), (95, 90, False)],
-            id="a time of storing below the mark does not lower it",
+            id="a time of storing below the max timestamp does not lower it",
         ),
     ],
 )
 def test_a_row_is_late_beyond_the_lateness_below_the_max_timestamp(rows):
-    mark = MaxTimestamp(LATENESS)
-    assert [mark.is_late(time, stored) for time, stored, _ in rows] == [late for _, _, late in rows]
+    max_timestamp = MaxTimestamp(LATENESS)
+    assert [max_timestamp.is_late(time, stored) for time, stored, _ in rows] == [late for _, _, late in rows]
 
 
 def test_a_resumed_max_timestamp_goes_on():
@@ -57,8 +61,10 @@ def test_a_resumed_max_timestamp_goes_on():
     assert after.is_late(94, MAX_TIME)
 
 
-def says(source: str, mark, now: int = 0, caught_up_at: int | None = None, sources: str = "ab") -> SourceProgress:
-    return SourceProgress(source, mark, now, caught_up_at, tuple(sources))
+def says(
+    source: str, max_timestamp, now: int = 0, caught_up_at: int | None = None, sources: str = "ab"
+) -> SourceProgress:
+    return SourceProgress(source, max_timestamp, now, caught_up_at, tuple(sources))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,7 @@ def says(source: str, mark, now: int = 0, caught_up_at: int | None = None, sourc
                 (says("b", 50, 1_007, caught_up_at=1_007), 95),
                 (says("a", 100, 1_010, caught_up_at=1_010), 102),
             ],
-            id="when all have run dry it goes on with the wall clock, as far behind as the highest mark",
+            id="when all are idle it goes on with the wall clock, as far behind as the highest max timestamp",
         ),
         pytest.param(
             [
@@ -120,7 +126,7 @@ def says(source: str, mark, now: int = 0, caught_up_at: int | None = None, sourc
         ),
         pytest.param(
             [(says("a", 100, now=1_000), MIN_TIME), (says("b", 98, 1_000, caught_up_at=990), 93)],
-            id="an old claim never takes back what the mark says",
+            id="an old claim never takes back what the max timestamp says",
         ),
         pytest.param(
             [
@@ -129,7 +135,7 @@ def says(source: str, mark, now: int = 0, caught_up_at: int | None = None, sourc
                 (says("a", 1_040, 1_010, caught_up_at=1_010), 997),
                 (says("b", MIN_TIME, 1_011, caught_up_at=1_011), 1_006),
             ],
-            id="a mark ahead of the wall clock does not take the silent there with it",
+            id="a max timestamp ahead of the wall clock does not take idle sources with it",
         ),
         pytest.param(
             [(says("a", MIN_TIME, 5, caught_up_at=5), MIN_TIME), (says("b", MIN_TIME, 6, caught_up_at=6), MIN_TIME)],
@@ -147,20 +153,18 @@ def row(time: int) -> Event:
 
 
 @pytest.mark.parametrize(
-    ("watermark", "mark", "late"),
+    ("watermark", "max_timestamp", "late"),
     [
         pytest.param(MIN_TIME, MIN_TIME, [], id="at first nothing is late"),
         pytest.param(95, 100, [], id="nor is anything that its own partition calls on time"),
-        pytest.param(
-            102, 50, [101], id="unless the partition had run dry: from exactly the watermark on it is on time"
-        ),
+        pytest.param(102, 50, [101], id="unless the partition was idle: from exactly the watermark on it is on time"),
         pytest.param(104, 50, [101, 102, 103], id="and before it is late"),
     ],
 )
-def test_a_shard_rejects_rows_below_its_watermark(watermark, mark, late):
+def test_a_shard_rejects_rows_below_its_watermark(watermark, max_timestamp, late):
     clock = WatermarkTracker(LATENESS)
     clock.watermark = watermark
-    clock.max_timestamps["a"] = mark
+    clock.max_timestamps["a"] = max_timestamp
     rows = [row(103), row(101), row(102), row(104)]
     on_time, overtaken = clock.split("a", rows)
     assert sorted(each.time for each in overtaken) == late

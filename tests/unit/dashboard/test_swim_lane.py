@@ -1,0 +1,93 @@
+"""A followed user's swim lane."""
+
+from collections.abc import Callable
+
+from support.logs import EVENTS, NOON, PURCHASES, Job, event, purchase, session_id
+
+from dataflow.dashboard.probe import SHOWN
+from dataflow.dashboard.swim_lane import SwimLane
+
+OTHER = "user-events/1"
+
+
+def lane(follow: Callable[[], SwimLane]) -> tuple:
+    """What is drawn, in short: times after noon."""
+    drawn = follow()
+    return (
+        [(each.time - NOON, each.type, each.late) for each in drawn.hits],
+        [(each.time - NOON, each.amount, each.fate) for each in drawn.purchases],
+        [(each.event - NOON, each.paid - NOON, each.taken) for each in drawn.matches],
+        [
+            (each.start - NOON, each.end - NOON, each.events, each.amount, each.closes is None)
+            for each in drawn.sessions
+        ],
+    )
+
+
+def test_a_lane_shows_sessions_opened_before_anyone_followed(probe, job):
+    job.read(EVENTS, event(0), event(3, "purchase", page=2), event(4, user=2), now=4)
+    job.read(PURCHASES, purchase(2, "7.50", page=9), purchase(5, "9.90", page=2), now=5)
+    with probe.follow(b"1") as follow:
+        assert lane(follow) == (
+            [(0, "page-view", False), (3, "purchase", False)],
+            [(2, "7.50", "matched"), (5, "9.90", "matched")],
+            [(3, 2, False), (3, 5, True)],  # that of the same page is taken
+            [(0, 3, 2, "9.90", False)],
+        )
+        [session] = follow().sessions
+        assert (session.id, session.closes) == (session_id(1, 0), NOON + 23)
+
+
+def test_a_lane_grows_and_closes(probe, job):
+    with probe.follow(b"1") as follow:
+        assert lane(follow) == ([], [], [], [])
+        job.read(EVENTS, event(0), now=0)
+        assert lane(follow)[3] == [(0, 0, 1, "0", False)]
+        job.read(EVENTS, event(15, "purchase"), now=15)
+        job.read(PURCHASES, purchase(14, 2), now=15)
+        assert lane(follow)[3] == [(0, 15, 2, "2", False)]
+        job.read(PURCHASES, purchase(41, 3), now=41)
+        assert lane(follow)[1] == [(14, "2", "matched"), (41, "3", "waiting")]
+        job.read(EVENTS, event(50), now=50)  # the watermark is at 36
+        assert lane(follow)[3] == [(0, 15, 2, "2", True), (50, 50, 1, "0", False)]
+        job.end()
+        assert lane(follow) == (
+            [(0, "page-view", False), (15, "purchase", False), (50, "page-view", False)],
+            [(14, "2", "matched"), (41, "3", "unmatched")],
+            [(15, 14, True)],
+            [(0, 15, 2, "2", True), (50, 50, 1, "0", True)],
+        )
+
+
+def test_a_lane_shows_sessions_that_become_one(probe):
+    job = Job({EVENTS: [], OTHER: [], PURCHASES: []}, probe=probe)
+    with probe.follow(b"1") as follow:
+        job.read(EVENTS, event(0), event(30), now=30)
+        assert [(start, end) for start, end, *_ in lane(follow)[3]] == [(0, 0), (30, 30)]
+        job.read(OTHER, event(15), now=30)
+        assert [(start, end) for start, end, *_ in lane(follow)[3]] == [(0, 30)]
+
+
+def test_a_lane_shows_the_late_rows_of_its_user_and_of_no_other(probe, job):
+    with probe.follow(b"1") as follow:
+        job.read(EVENTS, event(60), event(0), event(1, user=2), now=60)
+        job.read(PURCHASES, purchase(60, 1, user=2), purchase(0, 5), now=60)
+        hits, purchases, *_ = lane(follow)
+        assert hits == [(0, "page-view", True), (60, "page-view", False)]
+        assert purchases == [(0, "5", "late")]
+
+
+def test_a_lane_is_dropped_with_its_last_follower(probe, job):
+    with probe.follow(b"1") as one, probe.follow(b"1") as other:
+        job.read(EVENTS, event(60), event(0), now=60)
+        assert lane(one) == lane(other)
+    assert probe._histories == {}
+    with probe.follow(b"1") as again:
+        assert lane(again)[0] == [(60, "page-view", False)]  # it is open
+
+
+def test_users_of_new_sessions_are_offered(probe, job):
+    job.read(EVENTS, *(event(0, user=user) for user in range(1, 40)), now=0)
+    assert len(probe.newest_users()) == SHOWN
+    assert set(probe.newest_users()) <= {str(user) for user in range(1, 40)}
+    assert probe.here == set(range(8))
