@@ -276,24 +276,24 @@ def bytewax_flow(
     inputs = Inputs(
         events=lambda decode: TestingSource(_Polls(logs, plan, rules, first, stops, crashes)),
         purchases=lambda decode: TestingSource(_Polls(logs, plan, rules, second, (), ())),
-        event_fetcher=lambda decode: Reread(logs),
+        event_fetcher=lambda decode: MemoryFetcher(logs),
     )
     return build(inputs, written.sinks, rules, observer=probe)
 
 
-class Reread:
-    """Reads events again, as a resume does; only those that it was told of before, each once."""
+class MemoryFetcher:
+    """Fetches events again from the logs, as a resume does: only prefetched ones, each once."""
 
     def __init__(self, logs: Logs) -> None:
         self.logs = logs
-        self._announced: Counter[int] = Counter()
+        self._prefetched: Counter[int] = Counter()
 
     def prefetch(self, positions: Iterable[int]) -> None:
-        self._announced.update(positions)
+        self._prefetched.update(positions)
 
     def event(self, position: int) -> Event:
-        assert self._announced[position] > 0
-        self._announced[position] -= 1
+        assert self._prefetched[position] > 0
+        self._prefetched[position] -= 1
         offset, partition = divmod(position, PARTITION_LIMIT)
         return decode_event(self.logs[f"user-events/{partition}"][offset].value, position)
 
@@ -309,8 +309,8 @@ class Job:
 
     def __init__(self, logs: Logs | None = None, rules: Rules = Rules(), probe: DashboardProbe | None = None) -> None:
         self.partitions = Partitions(logs if logs is not None else {EVENTS: [], PURCHASES: []}, rules.lateness)
-        self._engine, self.written, reread = _engine(rules, probe)
-        reread.logs = self.partitions.logs
+        self._engine, self.written, fetcher = _engine(rules, probe)
+        fetcher.logs = self.partitions.logs
         self._engine.resume({})
         self.written.clear()
 
@@ -357,17 +357,17 @@ def wall(at: float) -> int:
 
 
 @cache
-def _engine(rules: Rules, probe: DashboardProbe | None) -> tuple[Engine, Written, Reread]:
+def _engine(rules: Rules, probe: DashboardProbe | None) -> tuple[Engine, Written, MemoryFetcher]:
     """Building a flow takes longer than running it, so every set of rules has one for all tests."""
     written = Written()
     nothing = TestingSource([])
-    reread = Reread({})
-    inputs = Inputs(lambda decode: nothing, lambda decode: nothing, lambda decode: reread)
-    return Engine(build(inputs, written.sinks, rules, observer=probe)), written, reread
+    fetcher = MemoryFetcher({})
+    inputs = Inputs(lambda decode: nothing, lambda decode: nothing, lambda decode: fetcher)
+    return Engine(build(inputs, written.sinks, rules, observer=probe)), written, fetcher
 
 
 def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:
-    """What the output has to be, by `dataflow.reference`."""
+    """The expected output, by `dataflow.tools.reference`."""
     by_topic: dict[str, dict[int, list[Record]]] = {"user-events": {}, "purchases": {}}
     for source, records in logs.items():
         topic, _, partition = source.partition("/")
