@@ -54,12 +54,12 @@ def make_flow(process_info: ProcessInfo | None = None) -> Dataflow:
     install_error_handler()
     faulthandler.register(signal.SIGUSR1, sys.__stderr__ or 2)  # prints where every thread is
     try:
-        return _between_topics(load(), process_info or ProcessInfo.as_told())
+        return _build_job(load(), process_info or ProcessInfo.from_environment())
     except UserError as error:
         logs.fail(error)
 
 
-def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
+def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     rules, alignment = settings.rules, SourceAlignment()
     connection = Connection(settings.client)
     metrics.set_function(metrics.kafka_up, connection.is_up)
@@ -130,7 +130,7 @@ def _between_topics(settings: Settings, process_info: ProcessInfo) -> Dataflow:
 
 
 def _fingerprint(settings: Settings) -> JobFingerprint:
-    @functools.cache  # called for every step of every shard, and told once
+    @functools.cache  # called for every step of every shard; logged once
     def on_change(name: str, before: float, now: float) -> None:
         log.info(
             "%s is now %g and was %g: the new value holds from the last snapshot on; what was written by then stays",

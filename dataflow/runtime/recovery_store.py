@@ -1,7 +1,7 @@
-"""The engine's recovery store: made, kept from others, mended.
+"""The engine's recovery store: creates it, locks it, and removes what an unfinished run left in it.
 
-It is a directory of SQLite files, the store's parts. Each snapshot of a step's state stands there under the epoch that
-it closes; a job resumes from the states before its resume epoch, the last that all workers had finished.
+It is a directory of SQLite files, the store's parts. They hold each snapshot of a step's state under the epoch that it
+closes. A job resumes from the states before its resume epoch, the last that all workers had finished.
 """
 
 import fcntl
@@ -24,44 +24,46 @@ _PARTS = 4  # more workers than this share them
 
 
 def open_store(directory: Path, process_id: int) -> None:
-    """Makes the store if it is not there, mends it if it is, and keeps others from it while this process lives.
+    """Creates the store or prepares an existing one, and locks it for this process for as long as it lives.
 
     The processes of a cluster share the directory. Raises UserError if it is in use or cannot be used.
     """
-    with _told_as_user_errors(directory):
+    with _with_user_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        mine = os.open(directory / f".process-{process_id}", os.O_CREAT | os.O_RDWR)  # open, and so locked, to the end
+        lock = os.open(
+            directory / f".process-{process_id}", os.O_CREAT | os.O_RDWR
+        )  # never closed, so locked to the end
         try:
-            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"the recovery store {directory} is in use: process {process_id} of a job is running on it; stop it first"
             ) from None
-        with _alone_in(directory):
+        with _exclusively(directory):
             if not _parts(directory):
                 init_db_dir(directory, _PARTS)
                 log.info("recovery store %s: new", directory, extra=logs.event("starting"))
             else:
-                _tell_where_it_resumes(directory)
-            _forget_unfinished(directory)
+                _log_resume_epoch(directory)
+            _delete_unfinished(directory)
 
 
 def drop_unfinished_epochs(directory: Path) -> None:
-    """Removes snapshots of epochs that a run had begun and did not finish.
+    """Removes the snapshots of epochs that a run began and did not finish.
 
-    The engine leaves them there and counts the next run's epochs from the same number on. States that the next run
-    does not write in the very same epochs would be taken from the run before, at the resume after it: one of a later
-    moment than all others, so that rows are lost or written twice.
+    The engine leaves them in the store, and the next run counts its epochs from the same number on. A state that the next
+    run does not write in the very same epoch would be taken from the run before: it is of a later moment than all other
+    states, so that rows are lost or written twice.
 
-    To be called while no process of the job runs on the store. Raises UserError if it cannot be used.
+    Call it while no process of the job runs on the store. Raises UserError if the store cannot be used.
     """
-    with _told_as_user_errors(directory), _alone_in(directory):
-        _forget_unfinished(directory)
+    with _with_user_errors(directory), _exclusively(directory):
+        _delete_unfinished(directory)
 
 
-def _tell_where_it_resumes(directory: Path) -> None:
+def _log_resume_epoch(directory: Path) -> None:
     written = _last_written(directory)  # before the store is opened
-    resume = _resume_epoch(directory)
+    resume = resume_epoch(directory)
     if resume is None:
         line = "recovery store %s: nothing in it yet, starting from the beginning"
         log.info(line, directory, extra=logs.event("starting"))
@@ -70,20 +72,20 @@ def _tell_where_it_resumes(directory: Path) -> None:
         log.info(line, directory, resume, written, extra=logs.event("resuming"))
 
 
-def _forget_unfinished(directory: Path) -> None:
-    resume = _resume_epoch(directory)
+def _delete_unfinished(directory: Path) -> None:
+    resume = resume_epoch(directory)
     for part in _parts(directory):
         with closing(sqlite3.connect(part)) as database, database:
             database.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (resume or 0,))
 
 
 def _last_written(directory: Path) -> str:
-    """When, by its files; the engine's own dates are those of a run's first snapshot."""
+    """When the files were last changed; the engine's own dates are those of a run's first snapshot."""
     newest = max(file.stat().st_mtime for file in directory.glob("part-*"))
     return f"{datetime.fromtimestamp(newest, timezone.utc):%Y-%m-%d %H:%M:%S}"
 
 
-def _resume_epoch(directory: Path) -> int | None:
+def resume_epoch(directory: Path) -> int | None:
     """The epoch from which the engine would resume; None before the first run."""
     runs: dict[int, tuple[int, int]] = {}
     workers: dict[tuple[int, int], int] = {}
@@ -105,14 +107,14 @@ def _parts(directory: Path) -> list[Path]:
 
 
 @contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
+def _exclusively(directory: Path) -> Iterator[None]:
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def _told_as_user_errors(directory: Path) -> Iterator[None]:
+def _with_user_errors(directory: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.DatabaseError) as error:

@@ -4,9 +4,7 @@ import json
 import random
 import resource
 import signal
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,6 +28,7 @@ from dataflow.kafka.job_metadata import JobMetadata, MetadataEntry, start_offset
 from dataflow.kafka.lease import Holder, Lease
 from dataflow.kafka.offsets import end_offsets, retry_until_answered
 from dataflow.kafka.replication_probe import ReplicationProbe
+from dataflow.runtime.recovery_store import resume_epoch
 from dataflow.runtime.settings import Settings
 
 REAL = pytest.mark.parametrize(
@@ -239,8 +238,8 @@ def test_rows_removed_by_retention_are_not_written_again(shop: Settings, program
     assert traffic.wait() == 0
     wait_until_right(shop)
     # a replay of rows after the last snapshot would look for them in the output, where they are gone
-    epoch = resume_epoch(tmp_path / "recovery")
-    wait_until(lambda: resume_epoch(tmp_path / "recovery") > epoch + 2, "a snapshot holds all of this", job)
+    epoch = resume_epoch(tmp_path / "recovery") or 0
+    wait_until(lambda: (resume_epoch(tmp_path / "recovery") or 0) > epoch + 2, "a snapshot holds all of this", job)
     job.send_signal(signal.SIGKILL)
     job.wait()
     ends = {number: end for number, end in ends_in(shop).items() if end}
@@ -255,16 +254,6 @@ def test_rows_removed_by_retention_are_not_written_again(shop: Settings, program
     job.terminate()
     assert end_of(job)[0] == 0
     assert sum(ends_in(shop).values()) == sum(ends.values()) + 300
-
-
-def resume_epoch(store: Path) -> int:
-    """The epoch from which a job with one worker would resume."""
-    epoch = 0
-    for part in store.glob("part-*.sqlite3"):
-        with closing(sqlite3.connect(f"file:{part}?mode=ro", uri=True)) as database:
-            [(frontier,)] = database.execute("SELECT max(worker_frontier) FROM fronts")
-        epoch = max(epoch, frontier or 0)
-    return epoch
 
 
 def ends_in(shop: Settings) -> dict[int, int]:
