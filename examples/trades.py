@@ -1,4 +1,4 @@
-"""Something else with the same parts: what bursts of trading were worth.
+"""A flow of one's own with the same parts: what bursts of trading were worth.
 
     python -m bytewax.run examples.trades:flow
 
@@ -6,8 +6,8 @@ Trades say how many shares changed hands, quotes what a share was worth. A trade
 it, at most 2 s away. Trades of one stock with at most 30 s between them are a burst; when it is over, one line says how
 many shares it moved and for how much. Rows come in several files, each in its own order, and may be up to 5 s late.
 
-Clock, join and sessions are the job's own (`dataflow.streaming`); what is here are the rules: what rows are, who meets
-whom, and what a session is folded into. See docs/library.md.
+Watermark, join and session windows are the job's own (`dataflow.streaming`). Here are the rules: what rows are, which
+match, and what a session is folded into. See docs/library.md.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -79,7 +79,7 @@ class Quote(msgspec.Struct):
 
 
 class Price(msgspec.Struct, order=True):
-    """A trade that met a quote. Of all that it meets, the greatest is its price: the nearest, then the later."""
+    """A trade and a quote that match. Of all matches of a trade, the greatest gives its price: nearest, then later."""
 
     nearness: int  # minus the distance
     quoted_at: int
@@ -120,7 +120,7 @@ def unite(burst: Burst, later: Burst) -> Burst:
 
 
 def line(session: Session[Burst]) -> str:
-    """What is told of a burst that is over."""
+    """The line that a closed burst gives."""
     burst = session.fold
     shares = sum(shares for _, _, shares in burst.trades)
     worth = sum(found.price * found.trade[2] for found in burst.prices.values())
@@ -161,7 +161,7 @@ def read_quote(value: bytes | None, position: int) -> Quote:
 
 @dataclass(frozen=True)
 class Line:
-    """A message, as `Reader` wants it."""
+    """A message, as `PartitionReader` needs it."""
 
     text: bytes
     number: int
@@ -176,11 +176,11 @@ class Line:
         return self.number
 
     def timestamp(self) -> tuple[int, int]:
-        return 0, 0  # nobody has noted when it was stored
+        return 0, 0  # no time in Kafka
 
 
 def polls(files: Mapping[str, bytes]) -> Iterator[PolledBatch]:
-    """A line of every file in turn, each with the time that it brings, and in the end the end of all of them."""
+    """One line of each file in turn, with the progress of its source; then the end of every source."""
     sources = tuple(files)
     readers = {
         name: PartitionReader(name, read_quote if name.startswith("quotes") else read_trade, LATENESS) for name in files
@@ -197,16 +197,16 @@ def polls(files: Mapping[str, bytes]) -> Iterator[PolledBatch]:
 
 def build(read: Iterable[PolledBatch], out: Sink[str]) -> Dataflow:
     """The flow: compare with `dataflow.clickstream.topology`."""
-    flow, origin = Dataflow("trades"), JobFingerprint(SHARDS)
+    flow, fingerprint = Dataflow("trades"), JobFingerprint(SHARDS)
     read_polls = op.input("read", flow, TestingSource(read))
     batches = op.flat_map("shard", read_polls, sharder(SHARDS))
-    ticked = track_watermark("clock", batches, LATENESS, origin, SourceAlignment())
-    priced = interval_join("price", ticked, WINDOW, PRICES, origin)
-    bursts = session_window("bursts", priced, GAP, WINDOW, origin, Burst, add, unite, IdentitySerializer(Burst))
-    told = op.flat_map("tell", bursts, lambda keyed: map(line, keyed[1]))
+    on_time = track_watermark("clock", batches, LATENESS, fingerprint, SourceAlignment())
+    priced = interval_join("price", on_time, WINDOW, PRICES, fingerprint)
+    bursts = session_window("bursts", priced, GAP, WINDOW, fingerprint, Burst, add, unite, IdentitySerializer(Burst))
+    lines = op.flat_map("tell", bursts, lambda keyed: map(line, keyed[1]))
     late = op.flat_map("take_late", read_polls, lambda poll: poll.late)
     late_lines = op.map("tell_late", late, lambda row: f"{row.user.decode()} {row.time / SECOND:g} s: too late")
-    op.output("write", op.merge("merge", told, late_lines), out)
+    op.output("write", op.merge("merge", lines, late_lines), out)
     return flow
 
 
