@@ -95,7 +95,12 @@ DEFAULT_THRESHOLDS: Mapping[str, int] = MappingProxyType(
     {rule.threshold.name: rule.threshold.default for rule in SUSPICION_RULES}
 )
 
-Thresholds = Mapping[str, int]  # the value of each rule's threshold, by its name
+Thresholds = Mapping[str, int]  # values of thresholds, by name; those left out have their defaults
+
+
+def _value(threshold: Threshold, thresholds: Thresholds) -> int:
+    return thresholds.get(threshold.name, threshold.default)
+
 
 _by_type = {rule.type: rule for rule in SUSPICION_RULES}
 
@@ -103,7 +108,7 @@ _by_type = {rule.type: rule for rule in SUSPICION_RULES}
 def suspicion_of(events: Sequence[Event], thresholds: Thresholds = DEFAULT_THRESHOLDS) -> int | None:
     """The `type` of the first rule that holds for a session's events; None if the session is not suspicious."""
     for rule in SUSPICION_RULES:
-        if rule.test(events, thresholds[rule.threshold.name]):
+        if rule.test(events, _value(rule.threshold, thresholds)):
             return rule.type
     return None
 
@@ -117,4 +122,4 @@ def label_of(type: int) -> str:
 def explanation_of(type: int, events: Sequence[Event], thresholds: Thresholds = DEFAULT_THRESHOLDS) -> str:
     """Why a session's events are suspicious by the rule of this type."""
     rule = _by_type[type]
-    return rule.explain(events, thresholds[rule.threshold.name])
+    return rule.explain(events, _value(rule.threshold, thresholds))
