@@ -40,7 +40,10 @@ def test_a_live_job_is_right_without_traffic_after_an_outage_and_a_restart(kafka
     job = programs.start("dataflow", "-r", store, "-s", "1", **environment(settings))
     wait_until_right(settings, job)
 
-    click(settings, range(150))
+    click(settings, range(100))
+    wait_until_right(settings, job)
+
+    click(settings, range(50, 150))
     kafka.stop_brokers()
     time.sleep(1)
     kafka.start_brokers()

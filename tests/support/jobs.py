@@ -140,23 +140,24 @@ def count_visits(settings: Settings) -> int:
     return count_rows(settings, settings.topic_visits)
 
 
-def differences(settings: Settings) -> list[str]:
+def differences(settings: Settings, topics: Topics) -> list[str]:
     """Where the outputs are not the batch answer to the inputs of this moment; one line a topic."""
-    topics = Topics(settings)
     found = compare(settings, topics, expected(settings, topics))
     return [f"{each.topic}: missing {each.missing.total()}, too many {each.extra.total()}" for each in found if each]
 
 
 def wait_until_right(settings: Settings, process: subprocess.Popen | None = None) -> None:
-    """Waits until the outputs are the batch answer, which has visits, and visits are in order."""
+    """Waits until the outputs are the batch answer, which has visits, and visits are in order.
+
+    The answer is worked out each time: just after an outage a consumer may not see all of the inputs yet.
+    """
     topics = Topics(settings)
-    answer = expected(settings, topics)
-    assert answer.visits.total() > 0
-
-    def right() -> bool:
-        return not any(compare(settings, topics, answer))
-
-    wait_until(right, "the outputs are the batch answer", process)
+    deadline = time.monotonic() + DEADLINE_S
+    while different := differences(settings, topics):
+        assert process is None or process.poll() is None, process.log.read_text()
+        assert time.monotonic() < deadline, f"after {DEADLINE_S} s the outputs are not the batch answer: {different}"
+        time.sleep(0.2)
+    assert expected(settings, topics).visits.total() > 0
     assert out_of_order(topics, settings.topic_visits) == 0
 
 
@@ -167,5 +168,5 @@ def assert_right(settings: Settings) -> None:
     assert all(
         [answer.visits, answer.suspicious_visits, answer.late_events, answer.dead_letters, answer.unmatched_purchases]
     )
-    assert differences(settings) == []
+    assert differences(settings, topics) == []
     assert out_of_order(topics, settings.topic_visits) == 0
