@@ -14,7 +14,7 @@ from dataflow.clickstream.records import Event, Match
 from dataflow.clickstream.sessions import SessionAccumulator
 
 
-class EventFetcher(Protocol):
+class EventRestorer(Protocol):
     """Fetches events again of which only positions are known."""
 
     def prefetch(self, positions: Iterable[int]) -> None:
@@ -45,7 +45,7 @@ class ReferenceSerializer:
 
     type = SessionReferences
 
-    def __init__(self, fetcher: EventFetcher) -> None:
+    def __init__(self, fetcher: EventRestorer) -> None:
         self._fetcher = fetcher
 
     def pack(self, accumulator: SessionAccumulator, packed: SessionReferences | None) -> SessionReferences:

@@ -23,7 +23,7 @@ from dataflow.clickstream.outputs import LATE, NO_EVENT, OUTPUTS, Feed, Keyed, r
 from dataflow.clickstream.records import Event, Purchase
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import decode_event, decode_purchase
-from dataflow.clickstream.session_references import EventFetcher, ReferenceSerializer
+from dataflow.clickstream.session_references import EventRestorer, ReferenceSerializer
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, accumulate, finalize, merge
 from dataflow.streaming.alignment import SourceAlignment
 from dataflow.streaming.batches import OnTimeBatch, PolledBatch
@@ -48,14 +48,14 @@ class Inputs:
     Args:
         events: makes the source of events.
         purchases: makes the source of purchase rows.
-        event_fetcher: makes what fetches events again by position; with it, snapshots hold positions, not events.
+        event_restorer: makes what fetches events again by position; with it, snapshots hold positions, not events.
         events_topic: name of the events' topic.
         purchases_topic: name of the purchase rows' topic.
     """
 
     events: Callable[[Decode], Source[PolledBatch]]
     purchases: Callable[[Decode], Source[PolledBatch]]
-    event_fetcher: Callable[[Decode], EventFetcher] | None = None
+    event_restorer: Callable[[Decode], EventRestorer] | None = None
     events_topic: str = "user-events"
     purchases_topic: str = "purchases"
 
@@ -102,8 +102,8 @@ def build(
     )
     live_state = observer.live_state if observer is not None else None
     serializer: StateSerializer = (
-        ReferenceSerializer(inputs.event_fetcher(decode_event))
-        if inputs.event_fetcher is not None
+        ReferenceSerializer(inputs.event_restorer(decode_event))
+        if inputs.event_restorer is not None
         else IdentitySerializer(SessionAccumulator)
     )
     # ids of stateful steps are keys in the recovery store: a job resumes only where they stay as they are

@@ -21,7 +21,7 @@ from dataflow.kafka.client import Connection, connect, count_partitions
 from dataflow.kafka.deduplication import OutputDeduplicator
 from dataflow.kafka.delivery import KafkaDelivery
 from dataflow.kafka.end_offset_poller import EndOffsetPoller
-from dataflow.kafka.event_fetcher import KafkaEventFetcher
+from dataflow.kafka.event_restorer import KafkaEventRestorer
 from dataflow.kafka.job_metadata import JobMetadata, start_offsets
 from dataflow.kafka.lease import Lease
 from dataflow.kafka.partitioner import PARTITIONERS
@@ -121,7 +121,7 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     inputs = Inputs(
         events=lambda decode: KafkaSource(settings.topic_user_events, decode, context),
         purchases=lambda decode: KafkaSource(settings.topic_purchases, decode, context),
-        event_fetcher=lambda decode: KafkaEventFetcher(connection, settings.topic_user_events, decode, settings.group),
+        event_restorer=lambda decode: KafkaEventRestorer(connection, settings.topic_user_events, decode, settings.group),
         events_topic=settings.topic_user_events,
         purchases_topic=settings.topic_purchases,
     )

@@ -11,7 +11,7 @@ from support.programs import Programs, environment
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
 from dataflow.tools.explain import command
-from dataflow.tools.redriven import REDRIVEN
+from dataflow.tools.redriven_header import REDRIVEN
 
 Explain = Callable[..., tuple[int, list[str]]]
 

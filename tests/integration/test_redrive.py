@@ -16,7 +16,7 @@ from support.programs import environment
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
 from dataflow.tools.redrive import command
-from dataflow.tools.redriven import REDRIVEN
+from dataflow.tools.redriven_header import REDRIVEN
 from dataflow.tools.verify import Topics, compare, expected
 
 REPAIR = "jq -c '.user_id |= tonumber'"

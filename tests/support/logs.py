@@ -276,7 +276,7 @@ def bytewax_flow(
     inputs = Inputs(
         events=lambda decode: TestingSource(_Polls(logs, plan, rules, first, stops, crashes)),
         purchases=lambda decode: TestingSource(_Polls(logs, plan, rules, second, (), ())),
-        event_fetcher=lambda decode: MemoryFetcher(logs),
+        event_restorer=lambda decode: MemoryFetcher(logs),
     )
     return build(inputs, written.sinks, rules, observer=probe)
 

@@ -14,7 +14,7 @@ from dataflow.streaming.partition_reader import Decode, PartitionReader, Unreada
 from dataflow.streaming.position import PARTITION_LIMIT
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 from dataflow.streaming.watermark import SourceProgress
-from dataflow.tools.redriven import MessageWithHeaders, redriven_from
+from dataflow.tools.redriven_header import MessageWithHeaders, redriven_from
 
 _MILLISECOND = 1_000  # microseconds
 

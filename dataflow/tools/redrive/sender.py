@@ -22,7 +22,7 @@ from dataflow.runtime.settings import Settings
 from dataflow.tools.explain.collect import ObservedPartition
 from dataflow.tools.redrive.dead_letters import DeadLetter, OutcomeCounter
 from dataflow.tools.redrive.repair import LeftOut, NotRepaired, Repair
-from dataflow.tools.redriven import REDRIVEN, redriven_from
+from dataflow.tools.redriven_header import REDRIVEN, redriven_from
 
 # outcomes of a dead letter, as they are printed
 SENT = "put back"

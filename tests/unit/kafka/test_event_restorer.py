@@ -4,8 +4,8 @@ import pytest
 from confluent_kafka import KafkaError
 from support.consumed import TOPIC, MemoryConsumer, end_of_partition, event, row
 
-from dataflow.kafka import event_fetcher as module
-from dataflow.kafka.event_fetcher import KafkaEventFetcher
+from dataflow.kafka import event_restorer as module
+from dataflow.kafka.event_restorer import KafkaEventRestorer
 from dataflow.streaming.errors import UserError
 from dataflow.streaming.position import position
 
@@ -14,7 +14,7 @@ from dataflow.streaming.position import position
 def fetcher(monkeypatch):
     """Of the messages that the test gives, one list for each poll; it also says which consumers were opened."""
 
-    def fetch_from(*polls) -> tuple[KafkaEventFetcher, list[MemoryConsumer]]:
+    def fetch_from(*polls) -> tuple[KafkaEventRestorer, list[MemoryConsumer]]:
         opened = []
 
         def range_consumer(connection, group, skip_missing):
@@ -23,7 +23,7 @@ def fetcher(monkeypatch):
             return opened[-1]
 
         monkeypatch.setattr(module, "range_consumer", range_consumer)
-        return KafkaEventFetcher(None, TOPIC, lambda value, at: (value, at), "group"), opened
+        return KafkaEventRestorer(None, TOPIC, lambda value, at: (value, at), "group"), opened
 
     return fetch_from
 

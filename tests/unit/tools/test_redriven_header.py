@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import Message
 
-from dataflow.tools.redriven import REDRIVEN, redriven_from
+from dataflow.tools.redriven_header import REDRIVEN, redriven_from
 
 
 @pytest.mark.parametrize(

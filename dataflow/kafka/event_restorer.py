@@ -18,7 +18,7 @@ from dataflow.streaming.partition_reader import Decode
 from dataflow.streaming.position import PARTITION_LIMIT
 
 
-class KafkaEventFetcher:
+class KafkaEventRestorer:
     """Fetches events of one topic; all shards of a process share one.
 
     Args:
