@@ -2,7 +2,7 @@
 
 The rules once more, in their simplest form: a user's rows up to a long silence are sorted, cut into sessions, and each
 purchase event is held against each row of `purchases`. What comes out is kept as a number of rows and a sum of hashes
-a topic, which is all that it takes to see whether a topic holds just these rows. `dataflow.reference` knows about late
+a topic, which is all that it takes to see whether a topic holds just these rows. `dataflow.tools.reference` knows about late
 and unreadable rows as well, but takes many times longer; the tests hold the two against each other.
 """
 

@@ -1,9 +1,8 @@
 """Which closed sessions are suspicious.
 
-Each rule is one `SuspicionRule` in `SUSPICION_RULES`; the first that holds gives the session its `type`. To add a rule,
-write its test and its explanation and append it. Its setting (`VISITS_` and the threshold's name in capitals), its rows
-in `suspicious-visits`, its texts in `explain`, on the dashboard and in the demo follow from that. The independent
-reference (`dataflow.tools.reference`) needs the rule too, or `verify` will report a difference.
+Each rule is one `SuspicionRule` in `SUSPICION_RULES`; the first that holds gives the session its `type`. Its setting
+(`VISITS_` and the threshold's name in capitals), its rows in `suspicious-visits`, its texts in `explain`, on the live
+page and in the demo follow from that. CONTRIBUTING.md says what else a new rule needs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +37,7 @@ class SuspicionRule:
 
     Args:
         type: what the row in `suspicious-visits` carries; never reused for another rule.
-        label: what people read on the dashboard and in the demo.
+        label: what people read on the live page and in the demo.
         threshold: the rule's number.
         test: whether a session's events, in order of time, are suspicious, given the threshold.
         explain: why they are, as a sentence without its full stop, for `explain`.

@@ -121,7 +121,9 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     inputs = Inputs(
         events=lambda decode: KafkaSource(settings.topic_user_events, decode, context),
         purchases=lambda decode: KafkaSource(settings.topic_purchases, decode, context),
-        event_restorer=lambda decode: KafkaEventRestorer(connection, settings.topic_user_events, decode, settings.group),
+        event_restorer=lambda decode: KafkaEventRestorer(
+            connection, settings.topic_user_events, decode, settings.group
+        ),
         events_topic=settings.topic_user_events,
         purchases_topic=settings.topic_purchases,
     )

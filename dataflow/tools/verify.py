@@ -81,8 +81,7 @@ def expected(settings: Settings, topics: Topics) -> Answer:
         Fraction(str(settings.session_gap)),
         Fraction(str(settings.match_window)),
         Fraction(str(settings.allowed_lateness)),
-        settings.max_events,
-        settings.min_page_views,
+        **settings.thresholds,
     )
     events, purchases = settings.inputs
     return answer(read_log(events), read_log(purchases), rules, events, purchases)

@@ -21,6 +21,7 @@ from support.strategies import (
     LOGS,
     PAGES,
     SHARDS,
+    THRESHOLDS,
     TICK,
     TYPES,
     USERS,
@@ -62,13 +63,11 @@ def test_any_batches_in_any_order_on_any_shards_give_the_batch_answer(logs_and_p
     assert_right(job.written, logs, rules)
 
 
-@given(logs_and_plans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(1, 8), st.integers(0, 3))
-def test_any_numbers_in_the_rules_give_the_batch_answer(logs_and_plan, gap, window, lateness, most, fewest):
+@given(logs_and_plans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), THRESHOLDS)
+def test_any_numbers_in_the_rules_give_the_batch_answer(logs_and_plan, gap, window, lateness, thresholds):
     logs, plan = logs_and_plan
     fives = 5_000_000
-    rules = Rules(
-        gap * fives + 1, window * fives, lateness * fives, thresholds={"max_events": most, "min_page_views": fewest}
-    )
+    rules = Rules(gap * fives + 1, window * fives, lateness * fives, thresholds=thresholds)
     job = Job(logs, rules)
     read(job, plan)
     assert_right(job.written, logs, rules)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support.explained import SETTINGS, TO_THE_END, explained, owner, users
 from support.logs import Job, Written
-from support.strategies import FEWER, LOGS, SHARDS, logs_and_plans, read
+from support.strategies import FEWER, LOGS, SHARDS, THRESHOLDS, logs_and_plans, read
 
 from dataflow.clickstream.rules import Rules
 from dataflow.tools.explain.render import Renderer, as_data
@@ -28,10 +28,10 @@ def written_of(written: Written, user: int, topic: str) -> Counter:
     return Counter({row: count for row, count in rows.items() if row[1] and b'"user_id":%d,' % user in row[1]})
 
 
-@given(logs_and_plans(), SHARDS, st.integers(1, 8), st.integers(0, 3))
-def test_a_report_has_exactly_the_rows_that_the_job_writes_of_a_user(logs_and_plan, shards, most, fewest):
+@given(logs_and_plans(), SHARDS, THRESHOLDS)
+def test_a_report_has_exactly_the_rows_that_the_job_writes_of_a_user(logs_and_plan, shards, thresholds):
     logs, plan = logs_and_plan
-    rules = Rules(shards=shards, thresholds={"max_events": most, "min_page_views": fewest})
+    rules = Rules(shards=shards, thresholds=thresholds)
     job = Job(logs, rules)
     read(job, plan)
     for user in users(logs):

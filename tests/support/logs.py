@@ -376,5 +376,5 @@ def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:
     return answer(
         by_topic["user-events"],
         by_topic["purchases"],
-        RuleSettings(*seconds, rules.thresholds["max_events"], rules.thresholds["min_page_views"]),
+        RuleSettings(*seconds, **rules.thresholds),
     )

@@ -3,6 +3,8 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from dataflow.clickstream.suspicion import SUSPICION_RULES
+
 from .logs import Job, Logs, Plan, event, log, purchase, stored
 
 # for tests in the engine itself, which take some fifty times longer a case
@@ -82,6 +84,9 @@ LOGS = st.builds(
     _partitions("purchases", PURCHASE_ROWS, 6),
 )
 SHARDS = st.integers(1, 8)
+THRESHOLDS = st.fixed_dictionaries(
+    {rule.threshold.name: st.integers(rule.threshold.minimum, rule.threshold.minimum + 7) for rule in SUSPICION_RULES}
+)
 
 
 @st.composite
