@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
-from prometheus_client import Counter, Gauge
 
 from dataflow.dashboard.probe import DashboardProbe, RowLists
 from dataflow.dashboard.swim_lane import SwimLane
@@ -198,20 +197,20 @@ class DashboardFeed:
             watermark=unix_seconds(self._probe.watermark()),
             waits=summary(statuses, blocking, now, kafka_is_up),
             holding=[status.source for status in blocking],
-            sessions_open=int(_value(metrics.sessions_open)),
+            sessions_open=int(metrics.value(metrics.sessions_open)),
             sessions=self._sessions.take(
-                monotonic, {"opened": _value(metrics.sessions_opened), "closed": _value(metrics.sessions_closed)}
+                monotonic, {"opened": metrics.value(metrics.sessions_opened), "closed": metrics.value(metrics.sessions_closed)}
             ),
-            read=self._read.take(monotonic, _by_topic(metrics.rows_read)),
-            written=self._written.take(monotonic, _by_topic(metrics.rows_written)),
-            snapshot=_value(metrics.last_snapshot) or None,
+            read=self._read.take(monotonic, metrics.by_topic(metrics.rows_read)),
+            written=self._written.take(monotonic, metrics.by_topic(metrics.rows_written)),
+            snapshot=metrics.value(metrics.last_snapshot) or None,
             partitions=[partition(status) for status in sorted(shown, key=lambda status: order[status.source])],
             more_partitions=len(statuses) - len(shown),
             users=self._probe.newest_users(),
         )
 
     def _state(self, kafka_is_up: bool) -> tuple[str, str]:
-        if lifecycle.stop_requested.is_set():
+        if lifecycle.is_ending():
             return "stopping", "a stop was requested"
         behind = self._progress.behind_its_end(health.BEHIND_AFTER_S)
         if kafka_is_up:
@@ -238,13 +237,3 @@ class _Viewer:
         self._sent_changes = changes
         followed = self._followed() if self._followed is not None else None
         return msgspec.json.encode(Update(self._feed.view(), lists, followed))
-
-
-def _value(metric: Counter | Gauge) -> float:
-    """The value of a metric without labels."""
-    return sum(_by_topic(metric).values())
-
-
-def _by_topic(metric: Counter | Gauge) -> dict[str, float]:
-    samples = (sample for family in metric.collect() for sample in family.samples)
-    return {sample.labels.get("topic", ""): sample.value for sample in samples if not sample.name.endswith("_created")}

@@ -21,7 +21,7 @@ from dataflow.kafka.client import Connection, wall_clock
 from dataflow.kafka.end_offset_poller import ConfirmedEnd
 from dataflow.kafka.messages import Message, consume
 from dataflow.kafka.offsets import PartitionId, end_offsets, source_name
-from dataflow.observability import liveness, logs, metrics
+from dataflow.observability import lifecycle, liveness, logs, metrics
 from dataflow.streaming import worker_threads
 from dataflow.streaming.alignment import AlignedSource, SourceAlignment
 from dataflow.streaming.batches import PolledBatch
@@ -229,6 +229,8 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
     def next_batch(self) -> Sequence[PolledBatch]:
         liveness.record_poll()
         metrics.record_first_poll()
+        if lifecycle.drain_requested.is_set():
+            raise StopIteration
         if not self._context.stop_at_end:
             self._open_new()
         elif all(partition.ended for partition in self._partitions.values()):

@@ -31,7 +31,7 @@ def live(kafka_is_up: Callable[[], bool]) -> Verdict:
 
 def ready(kafka_is_up: Callable[[], bool], progress: Progress) -> Verdict:
     """Whether every partition of this process was read to its end in the last BEHIND_AFTER_S seconds."""
-    if lifecycle.stop_requested.is_set():
+    if lifecycle.is_ending():
         return False, "stopping"
     is_live, why = live(kafka_is_up)
     if not is_live:

@@ -185,3 +185,20 @@ def watch(progress: Progress) -> None:
 def set_function(gauge: Gauge, read: Callable[[], float]) -> None:
     """Makes each scrape call `read` for the gauge's value."""
     gauge.set_function(read)
+
+
+def value(metric: Counter | Gauge) -> float:
+    """The present value of a metric, all labels together."""
+    samples = (sample for family in metric.collect() for sample in family.samples)
+    return sum(sample.value for sample in samples if not sample.name.endswith("_created"))
+
+
+def by_topic(metric: Counter | Gauge) -> dict[str, float]:
+    """The present values of a metric by its label `topic`."""
+    values: dict[str, float] = {}
+    for family in metric.collect():
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                topic = sample.labels.get("topic", "")
+                values[topic] = values.get(topic, 0) + sample.value
+    return values

@@ -1,16 +1,14 @@
 """The job's own command: ``python -m dataflow`` without a subcommand.
 
 Does what ``python -m bytewax.run dataflow:flow`` does. It also creates the recovery store, finds a free port for the
-engine's API, and stops cleanly on SIGTERM and SIGINT.
+engine's API.
 """
 
 import argparse
 import logging
 import os
-import signal
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,19 +17,19 @@ from typing import Any
 from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
-from dataflow.observability import lifecycle, logs
+from dataflow.observability import logs, summary
 from dataflow.runtime.cluster import ProcessInfo, addresses, process_id, processes
-from dataflow.runtime.errors import exit_with_error
 from dataflow.runtime.job import make_flow
 from dataflow.runtime.recovery_store import open_store
 from dataflow.runtime.settings import log_options
+from dataflow.runtime.shutdown import Shutdown
 from dataflow.streaming.errors import UserError
 
 log = logging.getLogger("visits")
 
 _API_PORT = "BYTEWAX_DATAFLOW_API_PORT"
 _DEFAULT_API_PORT = 3030
-_EXIT_DELAY_S = 0.5  # processes of a cluster that are stopped together must not report each other as lost
+EXIT_NOTHING_READABLE = 3  # messages were read, and none of them was a row
 
 
 def main(arguments: Sequence[str], epilog: str = "") -> int:
@@ -42,16 +40,18 @@ def main(arguments: Sequence[str], epilog: str = "") -> int:
         epilog: text at the end of ``--help``, as it is.
 
     Returns:
-        The exit code. A `UserError` ends the process with one line and exit code 1.
+        The exit code: 0, or 3 if messages were read and none of them was a row. A `UserError` ends the process with
+        one line and exit code 1.
     """
     logs.start(*log_options())
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    shutdown = Shutdown(has_store=True)
+    shutdown.install()
     try:
         options = _options(arguments, epilog)
         number = options.process_id or 0
         # build the flow before the store: it finds most mistakes, and leaves nothing behind
-        flow = make_flow(ProcessInfo(number, store=None, processes=processes(options.addresses)))
+        process_info = ProcessInfo(number, options.recovery_directory, processes(options.addresses))
+        flow = make_flow(process_info, shutdown)
         open_store(options.recovery_directory, number)
     except UserError as error:
         logs.fail(error)
@@ -64,7 +64,9 @@ def main(arguments: Sequence[str], epilog: str = "") -> int:
         epoch_interval=timedelta(seconds=options.snapshot_interval),
         recovery_config=RecoveryConfig(options.recovery_directory, timedelta(seconds=options.backup_interval)),
     )
-    return 0
+    totals = summary.log_totals()
+    log.info("stopped", extra=logs.event("stopped"))
+    return EXIT_NOTHING_READABLE if totals.nothing_readable else 0
 
 
 def _options(arguments: Sequence[str], epilog: str) -> argparse.Namespace:
@@ -122,15 +124,3 @@ def _prepare_api() -> None:
                 continue
             os.environ[_API_PORT] = str(probe.getsockname()[1])
             return
-
-
-def _stop(signum: int, frame: object) -> None:
-    lifecycle.stop_requested.set()
-    try:
-        for hook in lifecycle.exit_hooks:
-            hook()
-    except UserError as error:
-        exit_with_error(str(error))
-    time.sleep(_EXIT_DELAY_S)
-    log.info("stopped", extra=logs.event("stopped"))
-    os._exit(0)

@@ -1,5 +1,6 @@
 """The job: the topology between the Kafka topics that the settings name."""
 
+import atexit
 import faulthandler
 import functools
 import gc
@@ -27,12 +28,13 @@ from dataflow.kafka.lease import Lease
 from dataflow.kafka.partitioner import PARTITIONERS
 from dataflow.kafka.sink import KafkaSink, SinkState
 from dataflow.kafka.source import KafkaPartitionConsumer, KafkaSource, SourceContext
-from dataflow.observability import health, logs, metrics
+from dataflow.observability import health, logs, metrics, summary
 from dataflow.observability.progress import Progress
 from dataflow.runtime.cluster import ProcessInfo
 from dataflow.runtime.errors import install_error_handler
 from dataflow.runtime.recovery_store import drop_unfinished_epochs
 from dataflow.runtime.settings import PREFIX, Settings, load, log_options
+from dataflow.runtime.shutdown import Shutdown
 from dataflow.streaming.alignment import SourceAlignment
 from dataflow.streaming.errors import UserError
 from dataflow.streaming.state import JobFingerprint, StateCodec
@@ -41,11 +43,12 @@ from dataflow.streaming.time import SECOND
 log = logging.getLogger("visits")
 
 
-def make_flow(process_info: ProcessInfo | None = None) -> Dataflow:
+def make_flow(process_info: ProcessInfo | None = None, shutdown: Shutdown | None = None) -> Dataflow:
     """Reads the settings, checks the topics and builds the dataflow; ends the process with one line if it cannot.
 
     Args:
         process_info: this process in its cluster; by default what the engine's command line or variables say.
+        shutdown: what handles signals; by default one that is made here.
     """
     # rows and sessions form no cycles; searching the open ones for cycles took a third of the time
     gc.set_threshold(200_000, 50, 1_000)
@@ -54,7 +57,14 @@ def make_flow(process_info: ProcessInfo | None = None) -> Dataflow:
     install_error_handler()
     faulthandler.register(signal.SIGUSR1, sys.__stderr__ or 2)  # prints where every thread is
     try:
-        return _build_job(load(), process_info or ProcessInfo.from_environment())
+        process_info = process_info or ProcessInfo.from_environment()
+        if shutdown is None:
+            shutdown = Shutdown(has_store=process_info.store is not None)
+            shutdown.install()
+            atexit.register(summary.log_totals)
+        settings = load()
+        shutdown.drain_timeout_s = settings.drain_timeout
+        return _build_job(settings, process_info)
     except UserError as error:
         logs.fail(error)
 

@@ -57,8 +57,9 @@ def drop_unfinished_epochs(directory: Path) -> None:
 
     Call it while no process of the job runs on the store. Raises UserError if the store cannot be used.
     """
-    with _with_user_errors(directory), _exclusively(directory):
-        _delete_unfinished(directory)
+    if _parts(directory):
+        with _with_user_errors(directory), _exclusively(directory):
+            _delete_unfinished(directory)
 
 
 def _log_resume_epoch(directory: Path) -> None:

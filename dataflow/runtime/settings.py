@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         description="after a start or a broker outage, idle partitions hold the watermark for this long (wall clock), because "
         "producers may still have to deliver old rows (librdkafka waits up to 15 s before it retries)",
     )
+    drain_timeout: Seconds = Field(
+        20,
+        gt=0,
+        description="how long a stop (SIGTERM, Ctrl-C) may take to finish what has been read, seconds of wall clock; after that "
+        "the job ends without a last snapshot, and the next start replays from the one before",
+    )
     shards: int = Field(
         8,
         ge=1,

@@ -1,0 +1,55 @@
+"""What a run has done, said when it ends: rows read and written, sessions, and rows that became no part of a session."""
+
+import logging
+
+from prometheus_client import Counter
+
+from dataflow.observability import logs, metrics
+
+log = logging.getLogger("visits")
+
+
+class Totals:
+    """The totals of this process so far."""
+
+    def __init__(self) -> None:
+        self.read = _counts(metrics.rows_read)
+        self.written = _counts(metrics.rows_written)
+        self.sessions = int(metrics.value(metrics.sessions_closed))
+        self.late = int(metrics.value(metrics.rows_late))
+        self.dead = int(metrics.value(metrics.dead_letters))
+        self.unmatched = int(metrics.value(metrics.unmatched))
+
+    @property
+    def nothing_readable(self) -> bool:
+        """Whether messages were read, and not one of them was a row."""
+        return 0 < sum(self.read.values()) <= self.dead
+
+    @property
+    def mostly_lost(self) -> bool:
+        """Whether most of what was read became no part of a session."""
+        return self.late + self.dead + self.unmatched > sum(self.read.values()) / 2
+
+    def __str__(self) -> str:
+        read, written = _listed(self.read, "from"), _listed(self.written, "to")
+        lost = f"{self.late:,} late, {self.dead:,} dead letters, {self.unmatched:,} unmatched purchases"
+        return f"read {read or 'nothing'}; closed {self.sessions:,} sessions; wrote {written or 'nothing'}; {lost}"
+
+
+def log_totals() -> Totals:
+    """Logs the totals, as a warning if most rows were late, dead or unmatched; returns them."""
+    totals = Totals()
+    if totals.mostly_lost:
+        advice = "; the headers of their rows in the output topics say why"
+        log.warning("most of what was read became no visit: %s%s", totals, advice, extra=logs.event("totals"))
+    else:
+        log.info("%s", totals, extra=logs.event("totals"))
+    return totals
+
+
+def _counts(counter: Counter) -> dict[str, int]:
+    return {topic: int(count) for topic, count in metrics.by_topic(counter).items() if count}
+
+
+def _listed(counts: dict[str, int], preposition: str) -> str:
+    return ", ".join(f"{count:,} {preposition} {topic}" for topic, count in counts.items())
