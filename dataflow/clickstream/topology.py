@@ -40,6 +40,8 @@ from dataflow.streaming.session_windows import Session
 from dataflow.streaming.sharding import sharder
 from dataflow.streaming.state import JobFingerprint
 
+FLOW = "visits"  # the name of the dataflow, which begins the ids of its steps
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -107,7 +109,7 @@ def build(
         else IdentitySerializer(SessionAccumulator)
     )
     # ids of stateful steps are keys in the recovery store: a job resumes only where they stay as they are
-    flow = Dataflow("visits")
+    flow = Dataflow(FLOW)
     events = op.input("read_events", flow, inputs.events(decode_event))
     purchases = op.input("read_purchases", flow, inputs.purchases(decode_purchase))
     polled = op.merge("merge", events, purchases)

@@ -12,6 +12,7 @@ from dataflow.dashboard.probe import DashboardProbe, RowLists
 from dataflow.dashboard.swim_lane import SwimLane
 from dataflow.dashboard.watermark_status import blocking_partitions, partition_state, reason, summary
 from dataflow.observability import health, lifecycle, metrics
+from dataflow.observability.clock import clock
 from dataflow.observability.formatting import unix_seconds
 from dataflow.observability.progress import PartitionStatus, Progress
 from dataflow.streaming.time import MIN_TIME, SECOND
@@ -164,7 +165,7 @@ class DashboardFeed:
             return self._view
 
     def _make_view(self, monotonic: float) -> JobView:
-        now, kafka_is_up = time.time_ns() // 1_000, self._kafka_is_up()
+        now, kafka_is_up = clock.now(), self._kafka_is_up()
         statuses, max_timestamps = self._progress.partition_statuses(), self._probe.max_timestamps()
         blocking = blocking_partitions(statuses, now)
         explained = {status.source for status in blocking[:_EXPLAINED]}
@@ -199,7 +200,8 @@ class DashboardFeed:
             holding=[status.source for status in blocking],
             sessions_open=int(metrics.value(metrics.sessions_open)),
             sessions=self._sessions.take(
-                monotonic, {"opened": metrics.value(metrics.sessions_opened), "closed": metrics.value(metrics.sessions_closed)}
+                monotonic,
+                {"opened": metrics.value(metrics.sessions_opened), "closed": metrics.value(metrics.sessions_closed)},
             ),
             read=self._read.take(monotonic, metrics.by_topic(metrics.rows_read)),
             written=self._written.take(monotonic, metrics.by_topic(metrics.rows_written)),

@@ -6,8 +6,7 @@ row for each existing copy.
 """
 
 import threading
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from hashlib import blake2b
 
@@ -22,8 +21,6 @@ from dataflow.kafka.offsets import PartitionId, end_offsets, retry_until_answere
 from dataflow.kafka.range_reader import OffsetRange, range_consumer, read_ranges
 from dataflow.kafka.stable_end_offsets import stable_end_offsets
 from dataflow.streaming.errors import UserError
-
-_MAX_ROWS = 1_000_000  # of one partition, whose digests are held in memory: 150 MB
 
 
 def record_digest(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
@@ -64,34 +61,25 @@ class OutputDeduplicator:
         ends = retry_until_answered(lambda: end_offsets(self._admin, partition_ids), self._metadata.poll)
         return {partition_id: end.offset for partition_id, end in ends.items()}
 
-    def rows(self, partition_id: PartitionId, begin: int) -> Counter[bytes]:
-        """The digests of a partition's rows from offset `begin` on, and how many copies of each are there.
-
-        Raises:
-            UserError: there are too many rows for one interval between two snapshots.
-        """
-        end = self._stable_end(partition_id)
-        if end - begin > _MAX_ROWS:
-            raise UserError(
-                f"{source_name(*partition_id)}: {end - begin:,} rows of this job are there, and nothing that says which are "
-                "done; resume with its recovery store, or set VISITS_GROUP to a new name to write all again"
-            )
+    def rows(self, partition_id: PartitionId, begin: int) -> Iterator[tuple[int, bytes]]:
+        """Offset and digest of each row of a partition from offset `begin` on, up to its end when the process started."""
         messages = read_ranges(
             partial(range_consumer, self._connection, self._group),  # rows that retention has removed are skipped
-            {partition_id: [OffsetRange(begin, end)]},
+            {partition_id: [OffsetRange(begin, self.stable_ends()[partition_id])]},
             on_error=_raise_if_fatal,
             while_waiting=while_waiting,
         )
-        return Counter(record_digest(message.key(), message.value(), message.headers()) for message in messages)
+        for message in messages:
+            yield message.offset(), record_digest(message.key(), message.value(), message.headers())
 
-    def _stable_end(self, partition_id: PartitionId) -> int:
-        """The end of a partition when this process started. The first partition to ask asks for all of them."""
+    def stable_ends(self) -> dict[PartitionId, int]:
+        """The ends of all partitions when this process started; whoever asks first waits for them."""
         with self._lock:
             if not self._stable_ends:
                 self._stable_ends = stable_end_offsets(
                     self._admin, self._connection, self._group, self.start_offsets.keys(), self._metadata.poll
                 )
-            return self._stable_ends[partition_id]
+            return self._stable_ends
 
 
 def _raise_if_fatal(partition_id: PartitionId, error: KafkaError) -> None:

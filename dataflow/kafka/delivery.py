@@ -3,8 +3,7 @@
 import atexit
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -15,7 +14,13 @@ from dataflow.observability import lifecycle, liveness
 from dataflow.streaming.batches import OutgoingRecords
 from dataflow.streaming.errors import UserError
 
-_TUNING = {"linger.ms": 20, "batch.size": 1_000_000, "compression.type": "lz4"}
+_TUNING = {
+    "linger.ms": 20,
+    "batch.size": 1_000_000,
+    "compression.type": "lz4",
+    # less than a successor waits before it takes the ends of the outputs for stable (see stable_end_offsets)
+    "reconnect.backoff.max.ms": 500,
+}
 _ESSENTIAL = {
     "enable.idempotence": True,  # each row once and in order, however often it is sent
     "message.timeout.ms": 0,  # wait for brokers as long as it takes
@@ -48,15 +53,12 @@ class Delivery(Protocol):
     def acquire(self) -> None:
         """Makes this job the only writer. Raises UserError if another one is."""
 
-    def resume(self, partition_id: PartitionId, end: int | None) -> Counter[bytes]:
-        """The rows that a replay must skip: those in the partition after a checkpoint.
+    def resume(self, partition_id: PartitionId, begin: int | None) -> Iterator[tuple[int, bytes]]:
+        """The rows that are in the partition: the offset of each, and its digest (see `record_digest`).
 
         Args:
             partition_id: topic and partition.
-            end: what the checkpoint returned; None: there was none, so all rows of this job count.
-
-        Returns:
-            The digests of the rows (see `record_digest`), and how many copies of each are there.
+            begin: offset of the first row; None: this job's first row.
         """
 
     def write(self, partition_id: PartitionId, records: Sequence[OutgoingRecords]) -> None:
@@ -76,13 +78,14 @@ class OutputReader(Protocol):
     def start_offsets(self) -> Mapping[PartitionId, int]: ...
 
     def ends(self, partition_ids: Iterable[PartitionId]) -> dict[PartitionId, int]: ...
-    def rows(self, partition_id: PartitionId, begin: int) -> Counter[bytes]: ...
+    def rows(self, partition_id: PartitionId, begin: int) -> Iterator[tuple[int, bytes]]: ...
 
 
 class WriterLease(Protocol):
     """What is needed of `Lease`."""
 
     def take(self) -> None: ...
+    def join(self) -> None: ...
     def wait_until_held(self) -> None: ...
     def release(self) -> None: ...
 
@@ -113,7 +116,7 @@ class KafkaDelivery:
     Args:
         connection: to the cluster.
         output: reads the output topics.
-        lease: of the job's first process; None in others, which write under the same lease.
+        lease: says whether this process may write.
         new_producer: makes the producer, of librdkafka properties.
     """
 
@@ -121,7 +124,7 @@ class KafkaDelivery:
         self,
         connection: Connection,
         output: OutputReader,
-        lease: WriterLease | None,
+        lease: WriterLease,
         new_producer: Callable[[dict[str, Any]], RowProducer] = Producer,
     ) -> None:
         self._output = output
@@ -142,20 +145,19 @@ class KafkaDelivery:
 
     def acquire(self) -> None:
         """Takes the lease, and releases it when the process ends. Raises UserError if another copy is running."""
-        if self._lease is not None:
-            self._lease.take()
-            lifecycle.exit_hooks.append(self._lease.release)
-            atexit.register(self._lease.release)
+        self._lease.take()
+        lifecycle.exit_hooks.append(self._lease.release)
+        atexit.register(self._lease.release)
 
-    def resume(self, partition_id: PartitionId, end: int | None) -> Counter[bytes]:
-        """Reads the rows after a checkpoint. Waits for brokers."""
-        return self._output.rows(partition_id, self._output.start_offsets[partition_id] if end is None else end)
+    def resume(self, partition_id: PartitionId, begin: int | None) -> Iterator[tuple[int, bytes]]:
+        """Reads the rows. Waits for brokers."""
+        self._lease.join()
+        return self._output.rows(partition_id, self._output.start_offsets[partition_id] if begin is None else begin)
 
     def write(self, partition_id: PartitionId, records: Sequence[OutgoingRecords]) -> None:
         """Hands rows over to the producer. Waits while it has no room, and while the lease is not held."""
         lifecycle.block_if_stopping()
-        if self._lease is not None:
-            self._lease.wait_until_held()
+        self._lease.wait_until_held()
         try:
             self._produce(*partition_id, records)
         except KafkaException as error:

@@ -8,21 +8,24 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflow.kafka.client import Connection, wall_clock
+from dataflow.kafka.client import Connection
+from dataflow.kafka.in_sync import InSyncReplicas
 from dataflow.kafka.offsets import PartitionId, known_end_offsets, source_name
 from dataflow.kafka.replication_probe import ReplicationProbe
+from dataflow.observability.clock import clock as job_clock
+from dataflow.streaming.errors import inside_engine
 
 _INTERVAL_S = 0.3  # between two questions for the ends
-_COUNT_INTERVAL_S = 1.0  # a new partition must be known before its rows are older than the allowed lateness
+_TOPICS_INTERVAL_S = 1.0  # a new partition must be known before its rows are older than the allowed lateness
 _TIMEOUT_S = 2.0  # a broker that answers later is asked again
 _UNREACHABLE_AFTER_US = 3_000_000  # a partition that could take no rows for so long was out of its writers' reach
 
 
 class ConfirmedEnd(NamedTuple):
-    """At wall time `asked`, in microseconds, the partition held nothing at or after `offset`.
+    """At time `asked` by the job's clock, in microseconds, the partition held nothing at or after `offset`.
 
-    With `sure`, no older record can arrive: its leader has no rows above the high watermark, and after any outage
-    writers have had the time to come back.
+    With `sure`, no older record can arrive: its leader has no rows above the high watermark, enough replicas are in sync
+    for writers to write, and after any outage writers have had the time to come back.
     """
 
     asked: int
@@ -33,8 +36,8 @@ class ConfirmedEnd(NamedTuple):
 class EndOffsetPoller:
     """Asks the brokers regularly, in a thread of its own, so that no source waits for an answer.
 
-    While no answer comes, or a leader has rows above the high watermark, no end is sure, nor for a grace period
-    afterwards: rows that were to be written during an outage are written after it, and must not be late. A process
+    While no answer comes, a leader has rows above the high watermark, or too few replicas are in sync for the partition
+    to take rows, no end is sure, nor for a grace period afterwards: rows that were to be written during an outage are written after it, and must not be late. A process
     that has just started cannot know of an outage, so it begins with such a period. One for all workers of a process.
 
     Args:
@@ -43,7 +46,8 @@ class EndOffsetPoller:
         partitions: the number of partitions of each input topic.
         group: consumer group to which offsets are committed, for lag monitors only.
         grace: microseconds in which writers come back after an outage.
-        clock: wall time in microseconds.
+        check_topics: called about once a second; raises UserError if a topic is not what it was.
+        clock: the job's clock, in microseconds.
     """
 
     def __init__(
@@ -53,9 +57,13 @@ class EndOffsetPoller:
         partitions: dict[str, int],
         group: str,
         grace: int,
-        clock: Callable[[], int] = wall_clock,
+        check_topics: Callable[[], None] = lambda: None,
+        clock: Callable[[], int] = job_clock.now,
     ) -> None:
         self._admin = admin
+        self._check_topics = check_topics
+        self._in_sync = InSyncReplicas(admin, partitions)
+        self._unwritable: dict[str, set[PartitionId]] = {}  # by topic, as of the last look
         self._replication_probe = ReplicationProbe(connection, group)
         self._committer = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
         self._connection = connection
@@ -66,7 +74,7 @@ class EndOffsetPoller:
         self._watched: dict[str, PartitionId] = {}
         self._ends: dict[str, ConfirmedEnd] = {}
         self._reported: dict[PartitionId, int] = {}
-        self._writable_at: dict[str, int] = {}  # wall time of the last question at which the partition took rows
+        self._writable_at: dict[str, int] = {}  # time of the last question at which the partition took rows
         self._writers_back_at: dict[str, int] = {}  # of partitions that had been unreachable
         self._lock = threading.Lock()  # guards _watched and _reported
         self._thread: threading.Thread | None = None
@@ -92,7 +100,7 @@ class EndOffsetPoller:
         return self._ends.get(source)
 
     def back_at(self, source: str) -> int:
-        """The wall time, in microseconds, from which on a partition's writers are back from any outage."""
+        """The time by the job's clock, in microseconds, from which on a partition's writers are back from any outage."""
         return max(self._sure_from, self._writers_back_at.get(source, 0))
 
     def count(self, topic: str) -> int:
@@ -104,8 +112,9 @@ class EndOffsetPoller:
         with self._lock:
             self._reported |= {partition_id: offset for partition_id, offset in offsets.items() if offset >= 0}
 
+    @inside_engine
     def _run(self) -> None:
-        counted = time.monotonic()
+        looked, answered = 0.0, True
         while True:
             with self._lock:
                 watched = list(self._watched.values())
@@ -113,13 +122,15 @@ class EndOffsetPoller:
                 if not watched:
                     self._thread = None
                     return
-            if not self._poll(watched):
+            job_clock.report_step()
+            if answered and time.monotonic() > looked + _TOPICS_INTERVAL_S and self._look_at_topics():
+                self._check_topics()
+                looked = time.monotonic()
+            answered = self._poll(watched)
+            if not answered:
                 self._connection.record_no_answer()
             elif reported:
                 self._commit(reported)
-            if time.monotonic() > counted + _COUNT_INTERVAL_S:
-                self._count()
-                counted = time.monotonic()
             time.sleep(_INTERVAL_S)
 
     def _poll(self, watched: Collection[PartitionId]) -> bool:
@@ -132,16 +143,17 @@ class EndOffsetPoller:
         self._connection.record_answer()
         replicated = self._replication_probe.fully_replicated(ends)
         for partition_id, offset in ends.items():
-            self._record(source_name(*partition_id), asked, offset, partition_id in replicated)
+            takes_rows = partition_id in replicated and partition_id not in self._unwritable.get(partition_id[0], ())
+            self._record(source_name(*partition_id), asked, offset, takes_rows)
         return True
 
-    def _record(self, source: str, asked: int, offset: int, is_replicated: bool) -> None:
+    def _record(self, source: str, asked: int, offset: int, takes_rows: bool) -> None:
         last = self._ends.get(source)
-        if is_replicated or (last is not None and offset > last.offset):  # if not, perhaps nothing can be written
+        if takes_rows or (last is not None and offset > last.offset):  # if not, perhaps nothing can be written
             before, self._writable_at[source] = self._writable_at[source], asked
             if asked > before + _UNREACHABLE_AFTER_US:
                 self._writers_back_at[source] = asked + self._grace
-        sure = is_replicated and asked >= self.back_at(source)
+        sure = takes_rows and asked >= self.back_at(source)
         self._ends[source] = ConfirmedEnd(asked, offset, sure)
 
     def _commit(self, reported: dict[PartitionId, int]) -> None:
@@ -152,15 +164,19 @@ class EndOffsetPoller:
         except KafkaException:
             pass  # monitors see the offsets of the next snapshot
 
-    def _count(self) -> None:
+    def _look_at_topics(self) -> bool:
+        """Looks for new partitions, and for those that take no writes; returns whether brokers answered."""
         for topic, known in self._partitions.items():
             try:
                 found = self._admin.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
             except KafkaException:
-                return
-            if found.error is None and len(found.partitions) > known:
-                self._partitions[topic] = len(found.partitions)
-                self.sources = self._all_sources()
+                return False
+            if found.error is None:
+                self._unwritable[topic] = self._in_sync.unwritable(found)
+                if len(found.partitions) > known:
+                    self._partitions[topic] = len(found.partitions)
+                    self.sources = self._all_sources()
+        return True
 
     def _all_sources(self) -> tuple[str, ...]:
         return tuple(source_name(topic, number) for topic, count in self._partitions.items() for number in range(count))

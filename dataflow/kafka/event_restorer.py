@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError
 from dataflow.kafka.client import Connection, while_waiting
 from dataflow.kafka.offsets import PartitionId, source_name
 from dataflow.kafka.range_reader import range_consumer, ranges_of, read_ranges
-from dataflow.streaming.errors import UserError
+from dataflow.streaming.errors import START_OVER, UserError
 from dataflow.streaming.partition_reader import Decode
 from dataflow.streaming.position import PARTITION_LIMIT
 
@@ -69,8 +69,8 @@ class KafkaEventRestorer:
 def _raise_missing(partition_id: PartitionId, offset: int) -> NoReturn:
     raise UserError(
         f"{source_name(*partition_id)}: row {offset} of an open session is not in Kafka (any more), so it cannot "
-        "be resumed; retention must be longer than sessions last and the job stands still; start with an empty "
-        "recovery store"
+        "be resumed: retention must be longer than sessions last and the job stands still. Raise it, and "
+        f"{START_OVER}"
     )
 
 

@@ -1,6 +1,6 @@
-"""What the job stores about itself in Kafka: its start offsets, and the process that runs it.
+"""What the job stores about itself in Kafka: its start offsets, its settings, and the process that runs it.
 
-Metadata is stored as committed offsets of a consumer group without members: an offset and a text for each partition.
+Metadata is stored as committed offsets of a consumer group without members: an offset and a note for each partition.
 It needs no topic and no disk that processes share, and it outlives a job that is killed before its first snapshot.
 """
 
@@ -9,20 +9,44 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import Connection
 from dataflow.kafka.offsets import FORBIDDEN, TIMEOUT_S, PartitionId, end_offsets, not_allowed, retry_until_answered
+from dataflow.streaming.errors import START_OVER, UserError
 
 _POLL_INTERVAL_S = 0.2  # of processes that wait for the first one
+
+
+class LeaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The process that runs the job; see `dataflow.kafka.lease`."""
+
+    id: str  # of this start
+    host: str = ""
+    boot: str = ""  # which start of the host; two hosts may have one name
+    namespace: str = ""  # in which the process has its number
+    pid: str = ""
+    started: str = ""  # when the process started; numbers are used again
+    renewals: int = 0
+    clock: int = 0  # the time of the last renewal by the job's clock, microseconds
+
+
+class Note(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the job notes beside the start offset of a partition."""
+
+    topic_id: str = ""  # Kafka's id of the topic; "": not known
+    settings: dict[str, float | str] = {}  # those under which the topic's rows were written; for partition 0 only
+    lease: LeaseRecord | None = None
+    drain: str = ""  # id of the lease whose processes are to drain
 
 
 class MetadataEntry(NamedTuple):
     """What is stored for one partition."""
 
     offset: int
-    text: str = ""
+    note: Note = Note()
 
 
 class JobMetadata:
@@ -46,14 +70,17 @@ class JobMetadata:
             [TopicPartition(*partition_id) for partition_id in partition_ids], timeout=TIMEOUT_S
         )
         return {
-            (answer.topic, answer.partition): MetadataEntry(answer.offset, answer.metadata or "")
+            (answer.topic, answer.partition): MetadataEntry(answer.offset, _note(answer.metadata or ""))
             for answer in _checked(answers)
             if answer.offset != OFFSET_INVALID
         }
 
     def write(self, metadata: Mapping[PartitionId, MetadataEntry]) -> None:
         """Stores the entries of these partitions; others stay as they are."""
-        commits = [TopicPartition(*partition_id, entry.offset, entry.text) for partition_id, entry in metadata.items()]
+        commits = [
+            TopicPartition(*partition_id, entry.offset, msgspec.json.encode(entry.note).decode())
+            for partition_id, entry in metadata.items()
+        ]
         _checked(self._consumer.commit(offsets=commits, asynchronous=False))
 
     def poll(self) -> None:
@@ -64,20 +91,28 @@ class JobMetadata:
             raise not_allowed(f"use the consumer group {self._group}", error)
 
 
-def start_offsets(
-    metadata: JobMetadata, admin: AdminClient, partitions: Mapping[str, int], is_first: bool = True
-) -> dict[PartitionId, int]:
-    """Where the job began in each partition of some topics. Waits for brokers that are away.
+def read_entries(
+    metadata: JobMetadata,
+    admin: AdminClient,
+    partitions: Mapping[str, int],
+    topic_ids: Mapping[str, str],
+    is_first: bool = True,
+) -> dict[PartitionId, MetadataEntry]:
+    """The entries of all partitions of some topics that the job began with. Waits for brokers that are away.
 
-    On the first start these are the present ends, which are stored before there is a first row. Partitions added to a
-    topic since then are left out. In an output topic, keys must stay in their partitions, or a resumed job would not
+    On the first start their offsets are the present ends, which are stored before there is a first row. Partitions added
+    to a topic since then are left out. In an output topic, keys must stay in their partitions, or a resumed job would not
     find the rows that it has written. In an input topic, all rows of an added partition are new.
 
     Args:
         metadata: of the job.
         admin: asks for the ends.
         partitions: the present number of partitions of each topic.
-        is_first: whether this is the job's first process, which stores the offsets; others wait until it has.
+        topic_ids: Kafka's ids of the topics, as far as they are known.
+        is_first: whether this is the job's first process, which stores the entries; others wait until it has.
+
+    Raises:
+        UserError: a topic was created again since its offsets were stored.
     """
     partition_ids = [(topic, number) for topic, count in partitions.items() for number in range(count)]
     read = partial(metadata.read, partition_ids)
@@ -85,13 +120,27 @@ def start_offsets(
     while not is_first and partitions.keys() > {topic for topic, _ in stored}:
         time.sleep(_POLL_INTERVAL_S)
         stored = retry_until_answered(read, metadata.poll)
+    for (topic, _), entry in stored.items():
+        known = topic_ids.get(topic, "")
+        if known and entry.note.topic_id and entry.note.topic_id != known:
+            raise UserError(f"topic {topic} was created again since the job began with it; {START_OVER}")
     for topic in partitions.keys() - {topic for topic, _ in stored}:
         of_topic = [partition_id for partition_id in partition_ids if partition_id[0] == topic]
         ends = retry_until_answered(partial(end_offsets, admin, of_topic), metadata.poll)
-        entries = {partition_id: MetadataEntry(end.offset) for partition_id, end in ends.items()}
+        note = Note(topic_ids.get(topic, ""))
+        entries = {partition_id: MetadataEntry(end.offset, note) for partition_id, end in ends.items()}
         retry_until_answered(partial(metadata.write, entries), metadata.poll)
         stored |= entries
-    return {partition_id: entry.offset for partition_id, entry in stored.items()}
+    return stored
+
+
+def _note(text: str) -> Note:
+    try:
+        return msgspec.json.decode(text, type=Note) if text else Note()
+    except msgspec.DecodeError:
+        # version 0.1.0 noted nothing but its lease: host, namespace, process, renewals
+        host, namespace, pid, renewals = [*text.split(), "", "", "", ""][:4]
+        return Note(lease=LeaseRecord(text.rpartition(" ")[0], host, "", namespace, pid, "", int(renewals or 0)))
 
 
 def _checked(answers: list[TopicPartition]) -> list[TopicPartition]:

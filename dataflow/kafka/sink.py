@@ -3,28 +3,41 @@
 After a crash, rows that are in the output already are not written again (see `dataflow.kafka.deduplication`).
 """
 
-from collections import Counter
+import logging
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from dataflow.kafka.deduplication import record_digest
 from dataflow.kafka.delivery import Delivery
-from dataflow.kafka.offsets import PartitionId
-from dataflow.observability import liveness, metrics
+from dataflow.kafka.offsets import PartitionId, source_name
+from dataflow.kafka.replayed_rows import PendingRows, ReplayedRows
+from dataflow.observability import liveness, logs, metrics
 from dataflow.streaming import worker_threads
 from dataflow.streaming.batches import OutgoingRecords
-from dataflow.streaming.errors import UserError, inside_engine
+from dataflow.streaming.errors import START_OVER, UserError, inside_engine
 from dataflow.streaming.state import StateCodec
+
+log = logging.getLogger("visits")
 
 
 class SinkState(msgspec.Struct, array_like=True):
     """The state of a partition in a snapshot."""
 
     end: int
-    pending: list[bytes]  # digests of rows before the end that the replay has not reached yet
+    pending: PendingRows  # rows before the end that the replay has not reached yet
     partitions: int  # of the topic, as far as they are written to
+
+
+def _place_pending(state: list[Any]) -> list[Any]:
+    """Version 4 held the digests of the pending rows, without their offsets."""
+    end, digests, partitions = state
+    return [end, [0, b"", digests], partitions]
+
+
+SINK_CONVERTERS = {4: _place_pending}
 
 
 class KafkaSink(FixedPartitionedSink[OutgoingRecords, bytes]):
@@ -36,6 +49,7 @@ class KafkaSink(FixedPartitionedSink[OutgoingRecords, bytes]):
         partitioner: hashes a key to the number that chooses among them.
         delivery: shared by all sinks of the process.
         codec: packs the states of the partitions.
+        replay_is_over: whether everything that the job had read before it resumed has been read again.
     """
 
     def __init__(
@@ -45,12 +59,14 @@ class KafkaSink(FixedPartitionedSink[OutgoingRecords, bytes]):
         partitioner: Callable[[bytes], int],
         delivery: Delivery,
         codec: StateCodec[SinkState],
+        replay_is_over: Callable[[], bool],
     ) -> None:
         self._topic = topic
         self._partitions = partitions
         self._partitioner = partitioner
         self._delivery = delivery
         self._codec = codec
+        self._replay_is_over = replay_is_over
 
     def list_parts(self) -> list[str]:
         """The partition numbers; the engine sorts them as text."""
@@ -69,14 +85,24 @@ class KafkaSink(FixedPartitionedSink[OutgoingRecords, bytes]):
         if state is not None and state.partitions != self._partitions:
             raise UserError(
                 f"{self._topic} had {state.partitions} partitions when the job last ran, and Kafka has since forgotten the "
-                "job's metadata; start with an empty recovery store and VISITS_GROUP set to a new name"
+                f"job's metadata; {START_OVER}"
             )
-        replayed = self._delivery.resume(partition_id, state.end if state is not None else None)
-        if state is not None:
-            replayed = Counter(state.pending) + replayed
         return _PartitionSink(
-            partition_id, self._partitions, replayed, self._delivery, self._codec, metrics.StateSize(step_id)
+            partition_id,
+            self._partitions,
+            self._replayed(partition_id, state),
+            self._delivery,
+            self._codec,
+            self._replay_is_over,
+            metrics.StateSize(step_id),
         )
+
+    def _replayed(self, partition_id: PartitionId, state: SinkState | None) -> ReplayedRows:
+        if state is None:
+            return ReplayedRows(self._delivery.resume(partition_id, None))
+        end, pending = state.end, state.pending
+        rows = self._delivery.resume(partition_id, pending.first if pending.bits else end)
+        return ReplayedRows((row for row in rows if row[0] >= end or row[0] in pending), pending.digests)
 
 
 class _PartitionSink(StatefulSinkPartition[OutgoingRecords, bytes]):
@@ -86,9 +112,10 @@ class _PartitionSink(StatefulSinkPartition[OutgoingRecords, bytes]):
         self,
         partition_id: PartitionId,
         partitions: int,
-        replayed: Counter[bytes],
+        replayed: ReplayedRows,
         delivery: Delivery,
         codec: StateCodec[SinkState],
+        replay_is_over: Callable[[], bool],
         size: metrics.StateSize,
     ) -> None:
         self._partition_id = partition_id
@@ -96,6 +123,8 @@ class _PartitionSink(StatefulSinkPartition[OutgoingRecords, bytes]):
         self._replayed = replayed
         self._delivery = delivery
         self._codec = codec
+        self._replay_is_over = replay_is_over
+        self._was_over = False  # at the last snapshot
         self._counters = metrics.OutputCounters(partition_id[0])
         self._size = size
 
@@ -110,23 +139,30 @@ class _PartitionSink(StatefulSinkPartition[OutgoingRecords, bytes]):
     @liveness.monitored
     def snapshot(self) -> bytes:
         end = self._delivery.checkpoint(self._partition_id)
-        return self._size.of(self._codec.pack(SinkState(end, list(self._replayed.elements()), self._partitions)))
+        if self._replayed:
+            self._forget_rows_that_stay()
+        return self._size.of(self._codec.pack(SinkState(end, self._replayed.pending(), self._partitions)))
 
     @inside_engine
     def close(self) -> None:
         self._delivery.flush()
 
-    def _without_replayed(self, records: OutgoingRecords) -> OutgoingRecords:
-        return OutgoingRecords(
-            records.key, [value for value in records.values if not self._skip(records, value)], records.headers
-        )
+    def _forget_rows_that_stay(self) -> None:
+        """Forgets rows that no replay will make again, once it is over.
 
-    def _skip(self, records: OutgoingRecords, value: bytes | None) -> bool:
-        """Whether a copy of the row is in the partition; each copy counts once."""
-        digest = record_digest(records.key, value, records.headers)
-        if digest not in self._replayed:
-            return False
-        self._replayed[digest] -= 1
-        if not self._replayed[digest]:
-            del self._replayed[digest]
-        return True
+        All shards have told the sinks whatever they had to by the snapshot after that.
+        """
+        if self._was_over:
+            log.warning(
+                "%s: %d rows of the run before were not made again; they stay beside what is written now",
+                source_name(*self._partition_id),
+                len(self._replayed),
+                extra=logs.event("rows-not-repeated"),
+            )
+            self._replayed.clear()
+        self._was_over = self._replay_is_over()
+
+    def _without_replayed(self, records: OutgoingRecords) -> OutgoingRecords:
+        key, headers, take = records.key, records.headers, self._replayed.take
+        values = [value for value in records.values if not take(record_digest(key, value, headers))]
+        return OutgoingRecords(key, values, headers)

@@ -17,15 +17,17 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflow.kafka.client import Connection, wall_clock
+from dataflow.kafka.client import Connection
 from dataflow.kafka.end_offset_poller import ConfirmedEnd
 from dataflow.kafka.messages import Message, consume
 from dataflow.kafka.offsets import PartitionId, end_offsets, source_name
 from dataflow.observability import lifecycle, liveness, logs, metrics
+from dataflow.observability.clock import JobClock
+from dataflow.observability.clock import clock as job_clock
 from dataflow.streaming import worker_threads
 from dataflow.streaming.alignment import AlignedSource, SourceAlignment
 from dataflow.streaming.batches import PolledBatch
-from dataflow.streaming.errors import UserError, inside_engine
+from dataflow.streaming.errors import START_OVER, UserError, inside_engine
 from dataflow.streaming.partition_reader import Decode, PartitionReader
 from dataflow.streaming.state import JobFingerprint, StateCodec
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
@@ -52,7 +54,6 @@ _ESSENTIAL = {
     "auto.offset.reset": "error",  # never skip rows that are gone
     "enable.partition.eof": True,  # reports the end also after aborted transactions
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class SourceState(msgspec.Struct, array_like=True):
@@ -149,7 +150,8 @@ class SourceContext:
         fingerprint: of the job, for its snapshots.
         starts: offsets at which partitions without a state begin; others begin at their first row.
         stop_at_end: whether to read no farther than the end that each partition has when it is opened.
-        clock: wall time in microseconds.
+        on_start: called before the first partition is opened, when the engine runs.
+        clock: the job's.
     """
 
     open_consumer: Callable[[PartitionId], PartitionConsumer]
@@ -160,7 +162,8 @@ class SourceContext:
     fingerprint: JobFingerprint
     starts: Mapping[PartitionId, int]
     stop_at_end: bool
-    clock: Callable[[], int] = wall_clock
+    on_start: Callable[[], None] = lambda: None
+    clock: JobClock = job_clock
 
 
 class KafkaSource(FixedPartitionedSource[PolledBatch, bytes]):
@@ -189,6 +192,7 @@ class KafkaSource(FixedPartitionedSource[PolledBatch, bytes]):
     def build_part(self, step_id: str, for_part: str, resume_state: bytes | None) -> "_Split":
         """Resumes a split. Raises UserError if the topic has fewer partitions than before."""
         worker_threads.keep_thread_state()
+        self._context.on_start()
         states = self._codec.unpack(resume_state) if resume_state is not None else {}
         size = metrics.StateSize(step_id)
         return _Split(
@@ -217,9 +221,7 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
         self._size = size
         self._partitions: dict[int, _PartitionSource] = {}
         if states and max(states) >= context.end_offsets.count(topic):
-            raise UserError(
-                f"{topic} has lost partition {max(states)}; was the topic created again? start with an empty recovery store"
-            )
+            raise UserError(f"{topic} has lost partition {max(states)}; was the topic created again? {START_OVER}")
         for number in self._numbers():
             start = OFFSET_BEGINNING if states else context.starts.get((topic, number), OFFSET_BEGINNING)
             self._open(number, states.get(number) or SourceState(start, MIN_TIME))
@@ -241,10 +243,11 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
         """When to poll again; None: at once."""
         waiting = [partition.poll_at for partition in self._partitions.values() if not partition.ended]
         if waiting:
-            poll_at = min(waiting)
+            delay_us = min(waiting) - self._context.clock.now()
         else:
-            poll_at = 0 if self._context.stop_at_end else self._context.clock() + _NO_PARTITIONS_US
-        return _EPOCH + timedelta(microseconds=poll_at) if poll_at else None
+            delay_us = 0 if self._context.stop_at_end else _NO_PARTITIONS_US
+        # the engine compares it with the host's clock, which may differ from the job's
+        return _host_time() + timedelta(microseconds=delay_us) if delay_us > 0 else None
 
     def snapshot(self) -> bytes:
         states = {number: partition.state() for number, partition in self._partitions.items()}
@@ -289,8 +292,8 @@ class _PartitionSource:
         self._alignment = AlignedSource(context.alignment)
         self._counters = metrics.InputCounters(partition_id[0])
         self._offset = state.offset  # of the next message, or OFFSET_BEGINNING
-        self._caught_up_at = 0  # wall time of the last end that was reached, in microseconds
-        self.poll_at = 0  # wall time of the next poll, in microseconds; 0: at once
+        self._caught_up_at = 0  # time of the last end that was reached, in microseconds
+        self.poll_at = 0  # time of the next poll, in microseconds; 0: at once
         self.ended = False
         self._stop_at = self._present_end() if context.stop_at_end else None
         consumer.start(self._offset)
@@ -300,7 +303,7 @@ class _PartitionSource:
     def poll(self) -> PolledBatch | None:
         """The next rows, or the progress without rows; None if there is nothing new."""
         clock = self._context.clock
-        now = clock()
+        now = clock.now()
         if self.ended or now < self.poll_at:
             return None
         if self._alignment.is_paused():
@@ -309,14 +312,15 @@ class _PartitionSource:
         messages = self._consume()
         self.poll_at = now + _IDLE_US if len(messages) < _MAX_ROWS else 0
         self.ended = self._stop_at is not None and self._offset >= self._stop_at
-        read_at = clock()
+        read_at = clock.now()
         end = self._newly_reached_end()
         reached, sure = (end.asked, end.sure) if end is not None else (None, False)
         self._context.progress.record_position(self._source, self._offset, reached, sure)
         caught_up_at = reached if sure else None
         if not messages and caught_up_at is None and not self.ended:
             return None
-        progress = SourceProgress(self._source, MIN_TIME, read_at, caught_up_at, self._context.end_offsets.sources)
+        sources = self._context.end_offsets.sources
+        progress = SourceProgress(self._source, MIN_TIME, clock.wall(), caught_up_at, sources, read_at)
         batch = self._reader.read(messages, progress)
         self._counters.count(batch)
         self._alignment.record_read(len(messages), self._reader.max_timestamp)
@@ -358,8 +362,7 @@ class _PartitionSource:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise UserError(
                 f"{self._source}: offset {self._offset} is not in Kafka (any more); its rows were removed before they were "
-                "read, or the topic was created again: raise its retention, or start with an empty recovery store and "
-                "another VISITS_GROUP"
+                f"read, or the topic was created again. Raise its retention, and {START_OVER}"
             )
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
             raise UserError(f"{self._source} is gone: was the topic deleted?")
@@ -379,3 +382,7 @@ class _PartitionSource:
             return self._consumer.end_offset()
         except KafkaException as error:
             raise UserError(f"{self._source}: cannot ask for its end: {error.args[0].str()}") from None
+
+
+def _host_time() -> datetime:
+    return datetime.now(timezone.utc)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from dataflow.observability import logs
+from dataflow.observability.clock import clock
 from dataflow.streaming.alignment import SourceAlignment
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 
@@ -126,7 +127,7 @@ class Progress:
         reached_at = self._reached_ends.get(source)
         if reached_at is None:
             return f"{source} has not been read to its end yet"
-        age = time.time() - reached_at / _MICROSECONDS
+        age = (clock.now() - reached_at) / _MICROSECONDS
         return f"{source} was last read to its end {age:.0f} s ago" if age > seconds else None
 
     def times(self) -> Mapping[str, float]:

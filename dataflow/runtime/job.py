@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 from bytewax.dataflow import Dataflow
 
 from dataflow.clickstream.dead_letters import KINDS
 from dataflow.clickstream.outputs import OUTPUTS
-from dataflow.clickstream.topology import Inputs, build
+from dataflow.clickstream.topology import FLOW, Inputs, build
 from dataflow.dashboard.probe import DashboardProbe
 from dataflow.dashboard.server import Page
 from dataflow.dashboard.views import DashboardFeed
@@ -23,13 +25,17 @@ from dataflow.kafka.deduplication import OutputDeduplicator
 from dataflow.kafka.delivery import KafkaDelivery
 from dataflow.kafka.end_offset_poller import EndOffsetPoller
 from dataflow.kafka.event_restorer import KafkaEventRestorer
-from dataflow.kafka.job_metadata import JobMetadata, start_offsets
-from dataflow.kafka.lease import Lease
+from dataflow.kafka.job_metadata import JobMetadata, read_entries
+from dataflow.kafka.lease import Lease, LeaseFollower
+from dataflow.kafka.offsets import PartitionId
 from dataflow.kafka.partitioner import PARTITIONERS
-from dataflow.kafka.sink import KafkaSink, SinkState
+from dataflow.kafka.sink import SINK_CONVERTERS, KafkaSink, SinkState
 from dataflow.kafka.source import KafkaPartitionConsumer, KafkaSource, SourceContext
+from dataflow.kafka.topic_ids import TopicWatch, topic_ids
 from dataflow.observability import health, logs, metrics, summary
+from dataflow.observability.clock import clock
 from dataflow.observability.progress import Progress
+from dataflow.runtime import changed_settings, recovery_store
 from dataflow.runtime.cluster import ProcessInfo
 from dataflow.runtime.errors import install_error_handler
 from dataflow.runtime.recovery_store import drop_unfinished_epochs
@@ -37,8 +43,9 @@ from dataflow.runtime.settings import PREFIX, Settings, load, log_options
 from dataflow.runtime.shutdown import Shutdown
 from dataflow.streaming.alignment import SourceAlignment
 from dataflow.streaming.errors import UserError
+from dataflow.streaming.partition_reader import MAX_FUTURE
 from dataflow.streaming.state import JobFingerprint, StateCodec
-from dataflow.streaming.time import SECOND
+from dataflow.streaming.time import MIN_TIME, SECOND
 
 log = logging.getLogger("visits")
 
@@ -56,17 +63,20 @@ def make_flow(process_info: ProcessInfo | None = None, shutdown: Shutdown | None
     os.environ["RUST_BACKTRACE"] = "0"  # a backtrace of the engine's own frames helps nobody
     install_error_handler()
     faulthandler.register(signal.SIGUSR1, sys.__stderr__ or 2)  # prints where every thread is
+    is_engines_command = shutdown is None  # which knows nothing of our totals
     try:
         process_info = process_info or ProcessInfo.from_environment()
         if shutdown is None:
             shutdown = Shutdown(has_store=process_info.store is not None)
             shutdown.install()
-            atexit.register(summary.log_totals)
         settings = load()
         shutdown.drain_timeout_s = settings.drain_timeout
-        return _build_job(settings, process_info)
+        flow = _build_job(settings, process_info)
     except UserError as error:
         logs.fail(error)
+    if is_engines_command:
+        atexit.register(summary.log_totals)
+    return flow
 
 
 def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
@@ -75,28 +85,48 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     metrics.set_function(metrics.kafka_up, connection.is_up)
     admin = connect(connection)
     partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
-    fingerprint = _fingerprint(settings)
+    ids = topic_ids(admin, settings.inputs + settings.outputs)
+    fingerprint = _fingerprint(settings, ids)
     metadata = JobMetadata(connection, settings.group + "-output")  # not the inputs' group, which lag monitors look at
     is_first = process_info.process_id == 0
-    output_starts = start_offsets(metadata, admin, {topic: partitions[topic] for topic in settings.outputs}, is_first)
+    outputs = {topic: partitions[topic] for topic in settings.outputs}
+    entries = read_entries(metadata, admin, outputs, ids, is_first)
     read = {topic: partitions[topic] for topic in settings.inputs}
-    starts = start_offsets(metadata, admin, read, is_first) if settings.start == "latest" else {}
-    written_to = Counter(topic for topic, _ in output_starts)
+    starts: dict[PartitionId, int] = {}
+    if settings.start == "latest":
+        read_starts = read_entries(metadata, admin, read, ids, is_first)
+        starts = {partition_id: entry.offset for partition_id, entry in read_starts.items()}
+    written_to = Counter(topic for topic, _ in entries)
     for topic, count in written_to.items():
         if count < partitions[topic]:
             log.info(
                 "%s has %d partitions; the job goes on with the %d that it began with", topic, partitions[topic], count
             )
-    lease = Lease(metadata, output_starts, settings.group) if is_first else None
+    output_starts = {partition_id: entry.offset for partition_id, entry in entries.items()}
     deduplicator = OutputDeduplicator(admin, connection, metadata, output_starts, settings.group)
+    codec: StateCodec[SinkState] = StateCodec(SinkState, fingerprint, SINK_CONVERTERS)
+    lease: Lease | LeaseFollower
+    if is_first:
+        lease = Lease(metadata, entries, settings.group, clock, processes=process_info.processes)
+    else:
+        lease = LeaseFollower(metadata, entries, settings.group, clock)
     delivery = KafkaDelivery(connection, deduplicator, lease)
     metrics.set_function(metrics.unacknowledged, delivery.unacknowledged)
     delivery.acquire()
-    if lease is not None:
-        metrics.set_function(metrics.lease_held, lease.is_held)
+    metrics.set_function(metrics.lease_held, lease.is_held)
     if process_info.store is not None:
         drop_unfinished_epochs(process_info.store)
-    end_offsets = EndOffsetPoller(admin, connection, read, settings.group, round(settings.outage_grace * SECOND))
+    if isinstance(lease, Lease):
+        changed = changed_settings.changes(changed_settings.noted_settings(entries), fingerprint.settings)
+        if changed:
+            states = _sink_states(process_info.store, settings, codec)
+            changed_settings.refuse(
+                changed, changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends())
+            )
+        lease.note(changed_settings.with_notes(entries, fingerprint.settings, ids))
+    outage_grace = round(settings.outage_grace * SECOND)
+    topic_watch = TopicWatch(admin, ids)
+    end_offsets = EndOffsetPoller(admin, connection, read, settings.group, outage_grace, topic_watch.check)
     progress = Progress(end_offsets, alignment, rules.lateness, live=not settings.stop_at_end)
     metrics.watch(progress)
     for topic in settings.inputs:
@@ -122,11 +152,18 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         fingerprint=fingerprint,
         starts=starts,
         stop_at_end=settings.stop_at_end,
+        on_start=lease.join,
     )
-    codec: StateCodec[SinkState] = StateCodec(SinkState, fingerprint)
+    started = clock.now()
+
+    def replay_is_over() -> bool:
+        """No run before this one can have written rows of later sessions than its clock, and a margin, allowed."""
+        watermark = alignment.slowest() - rules.lateness if alignment.source_watermarks() else MIN_TIME
+        return watermark > started + MAX_FUTURE
 
     def sink(topic: str) -> KafkaSink:
-        return KafkaSink(topic, written_to[topic], PARTITIONERS[settings.partitioner], delivery, codec)
+        partitioner = PARTITIONERS[settings.partitioner]
+        return KafkaSink(topic, written_to[topic], partitioner, delivery, codec, replay_is_over)
 
     inputs = Inputs(
         events=lambda decode: KafkaSource(settings.topic_user_events, decode, context),
@@ -141,15 +178,27 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     return build(inputs, sinks, rules, alignment, fingerprint, metrics.hooks(), probe)
 
 
-def _fingerprint(settings: Settings) -> JobFingerprint:
+def _sink_states(store: Path | None, settings: Settings, codec: StateCodec[SinkState]) -> dict[PartitionId, SinkState]:
+    """The states from which the sinks will resume."""
+    return {
+        (settings.topic(spec), int(part)): codec.unpack(state)
+        for spec in OUTPUTS
+        if store is not None
+        for part, state in recovery_store.states(store, f"{FLOW}.write_{spec.step_name}").items()
+    }
+
+
+def _fingerprint(settings: Settings, topic_ids: Mapping[str, str]) -> JobFingerprint:
     @functools.cache  # called for every step of every shard; logged once
-    def on_change(name: str, before: float, now: float) -> None:
+    def on_change(name: str, before: float | str, now: float | str) -> None:
         log.info(
-            "%s is now %g and was %g: the new value holds from the last snapshot on; what was written by then stays",
-            PREFIX + name.upper(), now, before,
+            "%s is now %s and was %s: the new value holds from the last snapshot on; what was written by then stays",
+            PREFIX + name.upper(), changed_settings.shown(now), changed_settings.shown(before),
         )  # fmt: skip
 
-    durations = "session_gap", "match_window", "allowed_lateness"
-    numbers: dict[str, float] = {name: getattr(settings, name) for name in durations}
-    numbers |= settings.thresholds
-    return JobFingerprint(settings.shards, settings.inputs + settings.outputs, settings.group, numbers, on_change)
+    names = "session_gap", "match_window", "allowed_lateness", "partitioner"
+    noted: dict[str, float | str] = {name: getattr(settings, name) for name in names}
+    noted |= settings.thresholds
+    return JobFingerprint(
+        settings.shards, settings.inputs + settings.outputs, settings.group, noted, on_change, topic_ids
+    )

@@ -7,6 +7,7 @@ closes. A job resumes from the states before its resume epoch, the last that all
 import fcntl
 import logging
 import os
+import pickle
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -101,6 +102,20 @@ def resume_epoch(directory: Path) -> int | None:
     last = max(runs)
     count, began = runs[last]
     return min(workers.get((last, worker), began) for worker in range(count))
+
+
+def states(directory: Path, step_id: str) -> dict[str, bytes]:
+    """The states, by key, from which the engine would resume a step whose states are bytes."""
+    resume = resume_epoch(directory)
+    newest: dict[str, tuple[int, bytes | None]] = {}
+    query = "SELECT state_key, snap_epoch, ser_change FROM snaps WHERE step_id = ? AND snap_epoch < ?"
+    for part in _parts(directory):
+        with closing(sqlite3.connect(part)) as database:
+            for key, epoch, data in database.execute(query, (step_id, resume or 0)):
+                if epoch > newest.get(key, (-1, None))[0]:
+                    newest[key] = epoch, data
+    # the engine pickles states; None: discarded
+    return {key: pickle.loads(data) for key, (_, data) in newest.items() if data is not None}
 
 
 def _parts(directory: Path) -> list[Path]:

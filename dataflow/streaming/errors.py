@@ -8,6 +8,9 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+# advice for when nothing can be resumed; new topics, because what the old ones hold would be written again beside it
+START_OVER = "start over: an empty recovery store, a new VISITS_GROUP, and new output topics (VISITS_TOPIC_*)"
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -15,14 +15,14 @@ from bytewax.operators import KeyedStream, StatefulBatchLogic
 
 from dataflow.streaming.alignment import SourceAlignment
 from dataflow.streaming.batches import JoinedBatch, OnTimeBatch, ShardBatch, WatermarkedBatch
-from dataflow.streaming.errors import UserError, inside_engine
+from dataflow.streaming.errors import START_OVER, UserError, inside_engine
 from dataflow.streaming.hooks import Hooks, LiveState
 from dataflow.streaming.interval_join import IntervalJoin, JoinSpec, JoinState
 from dataflow.streaming.session_windows import Session, SessionWindows
 from dataflow.streaming.state import JobFingerprint, StateCodec
 from dataflow.streaming.stateful_adapter import StatefulAdapter
 from dataflow.streaming.time import MAX_TIME
-from dataflow.streaming.watermark import WatermarkState, WatermarkTracker
+from dataflow.streaming.watermark import WATERMARK_CONVERTERS, WatermarkState, WatermarkTracker
 
 Fold = TypeVar("Fold")
 
@@ -86,7 +86,9 @@ def track_watermark(
         tracker = WatermarkTracker(lateness)
         if state is not None:
             if state.watermark == MAX_TIME:
-                raise UserError("the recovery store is of a run that stopped at the end; start with an empty one")
+                raise UserError(
+                    f"the recovery store is of a run that closed every session at the end (VISITS_STOP_AT_END); {START_OVER}"
+                )
             tracker.restore(state)
         if live_state is not None:
             live_state.watermarks.append(tracker)
@@ -101,7 +103,7 @@ def track_watermark(
         alignment.update(source, tracker.source_watermarks[source], len(batch.time.sources))
         return OnTimeBatch(rows, watermark, late)
 
-    codec: StateCodec[WatermarkState] = StateCodec(WatermarkState, fingerprint)
+    codec: StateCodec[WatermarkState] = StateCodec(WatermarkState, fingerprint, WATERMARK_CONVERTERS)
     return op.stateful_map("clock", up, StatefulAdapter(step_id, codec, build, advance, hooks))
 
 

@@ -48,8 +48,9 @@ class SourceProgress(NamedTuple):
     source: str  # "topic/partition"
     max_timestamp: Time  # MIN_TIME before its first row, MAX_TIME after its last
     now: int  # wall clock when the batch was read, microseconds
-    caught_up_at: int | None  # everything stored before this wall time has been read; None: not known
+    caught_up_at: int | None  # everything stored before this time (as `read_at`) has been read; None: not known
     sources: tuple[str, ...]  # all sources of the job
+    read_at: int | None = None  # `now` by a clock that never steps and that all processes share; None: `now` is such
 
 
 class WatermarkState(NamedTuple):
@@ -57,15 +58,24 @@ class WatermarkState(NamedTuple):
 
     max_timestamps: dict[str, Time]
     high: Time
-    high_read_at: int
     watermark: Time
+
+
+def _without_read_at(state: list[Any]) -> list[Any]:
+    """Version 4 held the wall time at which `high` was read; of another process, perhaps by another clock."""
+    max_timestamps, high, _, watermark = state
+    return [max_timestamps, high, watermark]
+
+
+WATERMARK_CONVERTERS = {4: _without_read_at}
 
 
 class WatermarkTracker:
     """The watermark of one shard. It never falls, and never passes a row that can still arrive on time.
 
-    A source that has been read to its end may have no further row for hours. Until its next row, its watermark follows
-    the wall clock, as far behind it as the highest max timestamp of all sources is, and never ahead of it.
+    A source that has been read to its end may have no further row for hours. Until its next row, its watermark advances
+    with elapsed time, from the highest max timestamp of all sources. Time in which no process ran does not count: no
+    clock has measured it.
 
     Args:
         lateness: allowed lateness, in microseconds.
@@ -79,7 +89,7 @@ class WatermarkTracker:
         self.source_watermarks: dict[str, Time] = {}  # no row on time will arrive from the source from before this
         self.sources = 0  # their number; it only grows, and not all batches know of a new one at once
         self.high: Time = MIN_TIME  # the highest max timestamp of all, at most the wall clock
-        self.high_read_at = 0
+        self.high_read_at: int | None = None  # None: before this process ran
         self.watermark: Time = MIN_TIME
 
     def split(self, source: str, rows: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -97,8 +107,9 @@ class WatermarkTracker:
         source_watermark = self.max_timestamps[progress.source] = progress.max_timestamp
         # at most the wall clock: one fast clock must not move the time of idle partitions
         seen = min(source_watermark, progress.now) if source_watermark < MAX_TIME else MIN_TIME
-        if seen > self.high:
-            self.high, self.high_read_at = seen, progress.now
+        if seen > self.high or self.high_read_at is None:
+            self.high = max(self.high, seen)
+            self.high_read_at = progress.read_at if progress.read_at is not None else progress.now
         if progress.caught_up_at is not None:
             source_watermark = max(source_watermark, self.high + (progress.caught_up_at - self.high_read_at))
         self.source_watermarks[progress.source] = source_watermark
@@ -109,9 +120,9 @@ class WatermarkTracker:
 
     def state(self) -> WatermarkState:
         """What a resumed tracker must know. Whether a source is at its end is found out anew."""
-        return WatermarkState(self.max_timestamps, self.high, self.high_read_at, self.watermark)
+        return WatermarkState(self.max_timestamps, self.high, self.watermark)
 
     def restore(self, state: WatermarkState) -> None:
         """Goes on from a snapshot."""
-        self.max_timestamps, self.high, self.high_read_at, self.watermark = state
+        self.max_timestamps, self.high, self.watermark = state
         self.source_watermarks = dict(self.max_timestamps)

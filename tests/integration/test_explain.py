@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from confluent_kafka import Producer
 from support.logs import event, purchase, session_id
-from support.programs import Programs, environment
+from support.programs import Programs, environment, said_only_totals
 
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
@@ -47,7 +47,7 @@ def written(tmp_path_factory) -> Iterator[Settings]:
             for value in values:
                 write(kafka.brokers, topic, partition, value)
         programs = Programs(tmp_path_factory.mktemp("job"))
-        assert programs.run("bytewax.run", "dataflow:flow", **environment(settings, stop_at_end="1")) == (0, [])
+        assert said_only_totals(programs.run("bytewax.run", "dataflow:flow", **environment(settings, stop_at_end="1")))
         yield settings
 
 

@@ -26,7 +26,7 @@ def test_a_run_with_an_outage_logs_each_event_once_as_json(embedded_kafka, embed
     job.send_signal(signal.SIGTERM)
     status, lines = end_of(job)
     assert status == 0
-    assert events(lines) == ["starting", "caught-up", "kafka-lost", "kafka-back", "stopped"]
+    assert events(lines) == ["starting", "caught-up", "kafka-lost", "kafka-back", "draining", "totals", "stopped"]
     assert {tuple(json.loads(line)) for line in lines} == {("time", "level", "event", "message")}
 
     job = programs.start(*run, **environment(settings, log_format="text"))
@@ -34,7 +34,11 @@ def test_a_run_with_an_outage_logs_each_event_once_as_json(embedded_kafka, embed
     job.send_signal(signal.SIGTERM)
     _, lines = end_of(job)
     assert lines[0].startswith(f"visits: recovery store {tmp_path / 'store'}: resuming from epoch ")
-    assert lines[1:] == ["visits: caught up: all 16 partitions read to their end", "visits: stopped"]
+    caught_up, draining, totals, stopped = lines[1:]
+    assert caught_up == "visits: caught up: all 16 partitions read to their end"
+    assert draining == "visits: stopping: finishing what has been read"
+    assert totals.startswith("visits: read nothing; closed ")
+    assert stopped == "visits: stopped"
 
 
 @pytest.mark.parametrize("command", [("bytewax.run", "dataflow:flow"), ("dataflow",)], ids=" ".join)

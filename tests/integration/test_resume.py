@@ -68,7 +68,9 @@ def test_a_resume_of_a_run_that_stopped_at_the_end_is_refused(embedded_settings,
     run = "dataflow", "-r", str(tmp_path / "recovery")
     assert programs.run(*run, **environment(embedded_settings, stop_at_end="1"))[0] == 0
     ended = programs.run(*run, **environment(embedded_settings))
-    assert_ends_in_one_line(ended, "the recovery store is of a run that stopped at the end; start with an empty one")
+    assert_ends_in_one_line(
+        ended, "the recovery store is of a run that closed every session at the end (VISITS_STOP_AT_END)"
+    )
 
 
 @pytest.mark.parametrize(

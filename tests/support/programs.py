@@ -67,6 +67,12 @@ def end_of(process: subprocess.Popen) -> tuple[int, list[str]]:
     return status, process.log.read_text().splitlines()
 
 
+def said_only_totals(ended: tuple[int, list[str]]) -> bool:
+    """Whether a run ended well, and had nothing to say but what it has read and written."""
+    status, lines = ended
+    return status == 0 and len(lines) == 1 and lines[0].startswith("visits: read ")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

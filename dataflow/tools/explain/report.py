@@ -211,7 +211,7 @@ def _watermarks(partitions: Collection[ObservedPartition], rules: Rules, as_of: 
         max_timestamp = tracker.max_timestamps[partition.source]
         tracker.advance(SourceProgress(partition.source, max_timestamp, as_of, as_of, sources))
     lowest = min(partitions, key=lambda partition: partition.max_timestamp.time)
-    ahead = tracker.high - tracker.high_read_at if tracker.high > MIN_TIME else MIN_TIME
+    ahead = tracker.high - (tracker.high_read_at or 0) if tracker.high > MIN_TIME else MIN_TIME
     return Watermarks(as_of, by_log, tracker.watermark, lowest.source, lowest.max_timestamp, ahead)
 
 

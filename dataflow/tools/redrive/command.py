@@ -8,11 +8,12 @@ from datetime import datetime, timezone
 from rich.console import Console
 from rich.table import Table
 
-from dataflow.kafka.job_metadata import JobMetadata
+from dataflow.kafka.job_metadata import JobMetadata, MetadataEntry
 from dataflow.kafka.lease import Lease
 from dataflow.kafka.range_reader import RangeReader
 from dataflow.kafka.stable_end_offsets import stable_end_offsets
 from dataflow.observability import logs
+from dataflow.observability.clock import clock
 from dataflow.observability.formatting import shortened, utc_text
 from dataflow.runtime.errors import install_error_handler
 from dataflow.runtime.settings import Settings, load, log_options
@@ -169,7 +170,7 @@ class _Redrive:
     def _take_lease(self) -> Lease:
         name = f"{self._settings.group}-redrive"
         self._metadata = JobMetadata(self._reader.connection, name)
-        lease = Lease(self._metadata, {(self._settings.topic_user_events, 0): 0}, name)
+        lease = Lease(self._metadata, {(self._settings.topic_user_events, 0): MetadataEntry(0)}, name, clock)
         lease.take()
         return lease
 

@@ -1,7 +1,6 @@
 """Delivery to Kafka with a producer that the test controls: what a checkpoint promises while other workers write."""
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -68,7 +67,7 @@ class Output:
 
     def rows(self, partition_id, begin):
         self.resumed_at.append((partition_id, begin))
-        return Counter()
+        return iter(())
 
 
 class Lease:
@@ -77,6 +76,9 @@ class Lease:
 
     def take(self) -> None:
         self.calls.append("take")
+
+    def join(self) -> None:
+        self.calls.append("join")
 
     def wait_until_held(self) -> None:
         self.calls.append("wait")
@@ -105,7 +107,7 @@ def output(producer: Producer) -> Output:
 
 @pytest.fixture
 def delivery(producer: Producer, output: Output) -> KafkaDelivery:
-    return KafkaDelivery(SimpleNamespace(properties={}), output, None, producer)
+    return KafkaDelivery(SimpleNamespace(properties={}), output, Lease(), producer)
 
 
 def rows(*values: bytes) -> list[OutgoingRecords]:

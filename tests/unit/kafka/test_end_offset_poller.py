@@ -1,5 +1,7 @@
 """Which ends are sure: no older record can arrive after them."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from dataflow.kafka import end_offset_poller as module
@@ -31,16 +33,25 @@ class Cluster:
         self.now = STARTED
         self.end = 0
         self.answers = self.is_replicated = True
+        self.in_sync = 3
         self.connection = Connection()
         monkeypatch.setattr(module, "known_end_offsets", self._known_end_offsets)
         monkeypatch.setattr(module, "ReplicationProbe", lambda connection, group: self)
+        monkeypatch.setattr(module, "InSyncReplicas", lambda admin, topics: self)
         monkeypatch.setattr(module, "Consumer", lambda properties: None)
-        self.poller = EndOffsetPoller(None, self.connection, {"clicks": 1}, "group", GRACE, lambda: self.now)
+        self.poller = EndOffsetPoller(self, self.connection, {"clicks": 1}, "group", GRACE, clock=lambda: self.now)
         monkeypatch.setattr(self.poller, "_thread", "none: the test polls")
         self.poller.watch(PARTITION)
 
     def _known_end_offsets(self, admin, partition_ids, timeout_s):
         return {each: EndOffset(self.end, 0) for each in partition_ids} if self.answers else {}
+
+    def list_topics(self, topic, timeout):
+        partitions = {0: SimpleNamespace(isrs=[1, 2, 3][: self.in_sync])}
+        return SimpleNamespace(topics={topic: SimpleNamespace(topic=topic, error=None, partitions=partitions)})
+
+    def unwritable(self, topic):
+        return {PARTITION} if len(topic.partitions[0].isrs) < 2 else set()
 
     def fully_replicated(self, ends):
         return set(ends) if self.is_replicated else set()
@@ -48,6 +59,7 @@ class Cluster:
     def poll(self, seconds: float) -> ConfirmedEnd | None:
         """The end that is known after a poll so many seconds after the start."""
         self.now = STARTED + round(seconds * SECOND)
+        self.poller._look_at_topics()
         self.poller._poll([PARTITION])
         return self.poller.end(SOURCE)
 
@@ -69,6 +81,24 @@ def test_an_end_is_known_with_the_time_of_the_question(cluster):
 
 def test_no_end_is_sure_in_the_grace_period_after_a_start(cluster):
     assert poll_every_second(cluster, 0, 22) == [False] * 20 + [True] * 2
+
+
+def test_a_partition_that_takes_no_writes_is_like_one_in_an_outage(cluster):
+    poll_every_second(cluster, 0, 31)
+    cluster.in_sync = 1
+    assert poll_every_second(cluster, 31, 91) == [False] * 60
+    cluster.in_sync = 2
+    assert poll_every_second(cluster, 91, 113) == [False] * 20 + [True] * 2
+
+
+def test_a_partition_that_takes_rows_although_few_replicas_are_in_sync_has_no_outage(cluster):
+    poll_every_second(cluster, 0, 31)
+    cluster.in_sync = 1
+    for second in range(31, 41):
+        cluster.end += 1  # of a writer that does not ask for acknowledgements of all replicas
+        assert not cluster.poll(second).sure
+    cluster.in_sync = 3
+    assert cluster.poll(42).sure
 
 
 def test_an_end_below_rows_that_consumers_cannot_see_is_not_sure(cluster):

@@ -51,7 +51,9 @@ def test_announced_events_are_fetched_together_from_the_first_one_on(fetcher):
 def test_an_event_that_kafka_no_longer_has_ends_the_resume_in_one_line(fetcher, poll):
     events, _ = fetcher(poll)
     events.prefetch([position(0, 5)])
-    with pytest.raises(UserError, match=r"^visits/0: row 5 of an open session is not in Kafka .* recovery store$"):
+    with pytest.raises(
+        UserError, match=r"^visits/0: row 5 of an open session is not in Kafka .* start over: an empty recovery store, "
+    ):
         events.event(position(0, 5))
 
 

@@ -1,10 +1,14 @@
-"""Where the job began: stored on its first start, and the same on every later one."""
+"""Where the job began: stored on its first start, and the same on every later one; and what is noted beside it."""
+
+from types import SimpleNamespace
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from dataflow.kafka import job_metadata as module
-from dataflow.kafka.job_metadata import MetadataEntry, start_offsets
+from dataflow.kafka.job_metadata import JobMetadata, LeaseRecord, MetadataEntry, Note, read_entries
 from dataflow.kafka.offsets import EndOffset
+from dataflow.streaming.errors import UserError
 
 
 class Metadata:
@@ -39,28 +43,86 @@ def ends(monkeypatch):
     )
 
 
-def test_a_first_start_stores_the_present_ends():
+IDS = {"visits": "id-1"}
+
+
+def offsets(
+    metadata: Metadata, partitions: dict[str, int], ids=IDS, is_first: bool = True
+) -> dict[tuple[str, int], int]:
+    entries = read_entries(metadata, None, partitions, ids, is_first)
+    return {partition_id: entry.offset for partition_id, entry in entries.items()}
+
+
+def test_a_first_start_stores_the_present_ends_and_the_topics_id():
     metadata = Metadata()
-    assert start_offsets(metadata, None, {"visits": 2}) == {("visits", 0): 100, ("visits", 1): 101}
-    assert metadata.entries == {("visits", 0): MetadataEntry(100), ("visits", 1): MetadataEntry(101)}
+    assert offsets(metadata, {"visits": 2}) == {("visits", 0): 100, ("visits", 1): 101}
+    note = Note("id-1")
+    assert metadata.entries == {("visits", 0): MetadataEntry(100, note), ("visits", 1): MetadataEntry(101, note)}
 
 
 def test_a_later_start_returns_what_is_stored():
-    metadata = Metadata({("visits", 0): MetadataEntry(3, "host 1 42 7")})
-    assert start_offsets(metadata, None, {"visits": 1}) == {("visits", 0): 3}
-    assert metadata.entries == {("visits", 0): MetadataEntry(3, "host 1 42 7")}
+    stored = MetadataEntry(3, Note("id-1", {"session_gap": 20.0}, LeaseRecord("some start")))
+    metadata = Metadata({("visits", 0): stored})
+    assert read_entries(metadata, None, {"visits": 1}, IDS) == {("visits", 0): stored}
 
 
 def test_partitions_added_to_a_topic_since_then_are_left_out():
     metadata = Metadata({("visits", 0): MetadataEntry(3)})
-    assert start_offsets(metadata, None, {"visits": 5}) == {("visits", 0): 3}
+    assert offsets(metadata, {"visits": 5}) == {("visits", 0): 3}
 
 
 def test_a_topic_that_is_new_to_the_job_begins_at_its_present_ends():
     metadata = Metadata({("visits", 0): MetadataEntry(3)})
-    assert start_offsets(metadata, None, {"visits": 1, "alerts": 1}) == {("visits", 0): 3, ("alerts", 0): 100}
+    assert offsets(metadata, {"visits": 1, "alerts": 1}) == {("visits", 0): 3, ("alerts", 0): 100}
 
 
 def test_other_processes_wait_for_what_the_first_one_stores():
     metadata = Metadata(later={("visits", 0): MetadataEntry(3)})
-    assert start_offsets(metadata, None, {"visits": 1}, is_first=False) == {("visits", 0): 3}
+    assert offsets(metadata, {"visits": 1}, is_first=False) == {("visits", 0): 3}
+
+
+def test_offsets_of_a_topic_that_was_created_again_are_refused():
+    metadata = Metadata({("visits", 0): MetadataEntry(3, Note("id-0"))})
+    with pytest.raises(UserError, match=r"^topic visits was created again since the job began with it; start over"):
+        offsets(metadata, {"visits": 1})
+
+
+@pytest.mark.parametrize(("noted", "known"), [("", IDS), ("id-1", {})], ids=["not noted", "not told by brokers"])
+def test_a_topic_whose_id_is_not_known_is_taken_for_the_same(noted, known):
+    metadata = Metadata({("visits", 0): MetadataEntry(3, Note(noted))})
+    assert offsets(metadata, {"visits": 1}, known) == {("visits", 0): 3}
+
+
+class Committed:
+    """A consumer whose group has the given texts."""
+
+    texts: dict[int, str]
+
+    def __init__(self, properties) -> None:
+        pass
+
+    def committed(self, partitions, timeout):
+        return [TopicPartition(each.topic, each.partition, 3, self.texts[each.partition]) for each in partitions]
+
+    def commit(self, offsets, asynchronous):
+        Committed.texts = {each.partition: each.metadata for each in offsets}
+        return offsets
+
+
+def test_a_note_is_read_as_it_was_written(monkeypatch):
+    monkeypatch.setattr(module, "Consumer", Committed)
+    metadata = JobMetadata(SimpleNamespace(properties={}), "group")
+    lease = LeaseRecord("start", "host", "boot", "1", "42", "7", 3, 2**60)
+    entry = MetadataEntry(3, Note("id", {"session_gap": 0.1, "partitioner": "crc32"}, lease, "start"))
+    metadata.write({("visits", 0): entry})
+    assert metadata.read([("visits", 0)]) == {("visits", 0): entry}
+
+
+def test_a_lease_of_version_0_1_0_is_one_of_a_process_of_which_nothing_is_known(monkeypatch):
+    monkeypatch.setattr(module, "Consumer", Committed)
+    Committed.texts = {0: "some-host 4026531836 42 7", 1: ""}
+    metadata = JobMetadata(SimpleNamespace(properties={}), "group")
+    found = metadata.read([("visits", 0), ("visits", 1)])
+    assert found[("visits", 1)].note == Note()
+    lease = found[("visits", 0)].note.lease
+    assert (lease.host, lease.pid, lease.renewals, lease.boot) == ("some-host", "42", 7, "")

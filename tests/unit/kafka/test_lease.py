@@ -4,24 +4,28 @@ import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from dataflow.kafka import lease as module
-from dataflow.kafka.job_metadata import MetadataEntry
-from dataflow.kafka.lease import Holder, Lease
+from dataflow.kafka.job_metadata import LeaseRecord, MetadataEntry, Note
+from dataflow.kafka.lease import Lease, LeaseFollower, Process
+from dataflow.observability import lifecycle
 from dataflow.streaming.errors import UserError
 
-FIRST, SECOND = ("late-events", 0), ("visits", 0)
-STARTS = {FIRST: 5, SECOND: 7}
-ELSEWHERE = Holder("another-host", "1", "42")
+FIRST, SECOND, LAST = ("late-events", 0), ("visits", 0), ("visits", 1)
+ENTRIES = {FIRST: MetadataEntry(5, Note("id-late")), SECOND: MetadataEntry(7), LAST: MetadataEntry(9)}
+HERE = LeaseRecord("this start", "host", "boot", "1", "10", "100")
+ELSEWHERE = LeaseRecord("another start", "another-host", "another boot", "1", "42", "100")
+CLOCK = SimpleNamespace(now=lambda: 1_700_000_000_000_000)
 
 
 class Metadata:
     """Stores entries; `on_read` runs before each read, as other processes do in between."""
 
     def __init__(self) -> None:
-        self.entries = {partition_id: MetadataEntry(offset) for partition_id, offset in STARTS.items()}
+        self.entries = dict(ENTRIES)
         self.on_read: Callable[[], None] = lambda: None
         self.answers = True
 
@@ -39,12 +43,30 @@ class Metadata:
     def poll(self) -> None:
         pass
 
-    def hold(self, holder: Holder, renewals: int) -> None:
-        self.entries[FIRST] = MetadataEntry(5, " ".join([*holder, str(renewals)]))
+    def hold(self, lease: LeaseRecord | None, renewals: int = 0) -> None:
+        lease = msgspec.structs.replace(lease, renewals=renewals) if lease is not None else None
+        self.entries[FIRST] = MetadataEntry(5, Note("id-late", lease=lease))
+
+    @property
+    def lease(self) -> LeaseRecord | None:
+        return self.entries[FIRST].note.lease
+
+
+class ThisProcess:
+    """The process of a lease, and which others are known to have ended."""
+
+    def __init__(self, *ended: LeaseRecord) -> None:
+        self._ended = {lease.id for lease in ended}
+
+    def record(self) -> LeaseRecord:
+        return HERE
+
+    def has_ended(self, record: LeaseRecord) -> bool:
+        return record.id in self._ended
 
 
 class Thread:
-    """The keeper's thread, which never runs here."""
+    """The lease's thread, which never runs here."""
 
     def __init__(self, target, name, daemon) -> None:
         pass
@@ -67,7 +89,9 @@ def clock(monkeypatch) -> Iterator[SimpleNamespace]:
 
     clock.sleep = sleep
     monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(module, "threading", SimpleNamespace(Event=threading.Event, Thread=Thread))
+    monkeypatch.setattr(module, "threading", SimpleNamespace(Event=threading.Event, Thread=Thread, Lock=threading.Lock))
+    monkeypatch.setattr(lifecycle, "drain_requested", threading.Event())
+    monkeypatch.setattr(lifecycle, "stop_requested", threading.Event())
     return clock
 
 
@@ -76,27 +100,24 @@ def metadata() -> Metadata:
     return Metadata()
 
 
-def lease_in(metadata: Metadata) -> Lease:
-    return Lease(metadata, STARTS, "shop")
+def lease_in(metadata: Metadata, *ended: LeaseRecord, processes: int = 1) -> Lease:
+    return Lease(metadata, ENTRIES, "shop", CLOCK, ThisProcess(*ended), processes)
 
 
-def test_a_free_lease_is_taken_at_once_and_keeps_the_start_offset(metadata, clock):
+def test_a_free_lease_is_taken_at_once_and_keeps_what_is_noted_beside_it(metadata, clock):
     lease = lease_in(metadata)
     lease.take()
     assert clock.now < 1_001
     assert lease.is_held()
     assert metadata.entries[FIRST].offset == 5
-    assert metadata.entries[FIRST].text.split()[:3] == [*Holder.this()]
-    assert metadata.entries[SECOND] == MetadataEntry(7)
+    assert metadata.entries[FIRST].note.topic_id == "id-late"
+    assert metadata.lease == msgspec.structs.replace(HERE, renewals=1, clock=CLOCK.now())
+    assert metadata.entries[SECOND] == ENTRIES[SECOND]
 
 
-def test_the_lease_of_a_process_of_this_host_that_has_ended_is_taken_at_once(metadata, clock, monkeypatch):
-    def no_such_process(pid: int, signal: int) -> None:
-        raise ProcessLookupError
-
-    monkeypatch.setattr(module.os, "kill", no_such_process)
-    metadata.hold(Holder.this()._replace(pid="1"), 7)
-    lease_in(metadata).take()
+def test_the_lease_of_a_process_of_this_host_that_has_ended_is_taken_at_once(metadata, clock):
+    metadata.hold(ELSEWHERE, 7)
+    lease_in(metadata, ELSEWHERE).take()
     assert clock.now < 1_001
 
 
@@ -150,20 +171,20 @@ class Waits:
         return self._rounds < 0
 
 
-def keep(lease: Lease, clock: SimpleNamespace, rounds: int) -> None:
+def run(lease: Lease | LeaseFollower, clock: SimpleNamespace, rounds: int) -> None:
     lease._released = Waits(clock, rounds)
-    lease._keep()
+    lease._run()
 
 
-def test_the_keeper_renews_every_second_and_clears_the_lease_on_release(metadata, clock):
+def test_the_lease_is_renewed_every_second_and_cleared_on_release(metadata, clock):
     lease = lease_in(metadata)
     lease.take()
-    texts = []
-    metadata.on_read = lambda: texts.append(metadata.entries[FIRST].text)
-    keep(lease, clock, rounds=3)
-    assert [text.split()[3] for text in texts] == ["1", "2", "3"]
+    seen = []
+    metadata.on_read = lambda: seen.append(metadata.lease)
+    run(lease, clock, rounds=3)
+    assert [each.renewals for each in seen] == [1, 2, 3]
     assert lease.held_until == clock.now - 1 + 4
-    assert metadata.entries[FIRST] == MetadataEntry(5)
+    assert metadata.entries[FIRST] == ENTRIES[FIRST]
 
 
 def test_a_renewal_that_kafka_does_not_answer_does_not_prolong_the_lease(metadata, clock):
@@ -171,7 +192,7 @@ def test_a_renewal_that_kafka_does_not_answer_does_not_prolong_the_lease(metadat
     lease.take()
     before = lease.held_until
     metadata.answers = False
-    keep(lease, clock, rounds=3)
+    run(lease, clock, rounds=3)
     assert lease.held_until == before
 
 
@@ -180,21 +201,151 @@ def test_a_holder_that_finds_another_one_stops(metadata, clock):
     lease.take()
     metadata.hold(ELSEWHERE, 1)
     with pytest.raises(UserError, match=r"has taken over .* run only one$"):
-        keep(lease, clock, rounds=1)
+        run(lease, clock, rounds=1)
 
 
-def test_every_hour_all_start_offsets_are_written_again(metadata, clock):
+def test_every_hour_all_entries_are_written_again(metadata, clock):
     lease = lease_in(metadata)
     lease.take()
     del metadata.entries[SECOND]
-    keep(lease, clock, rounds=3_600)
+    run(lease, clock, rounds=3_600)
     assert SECOND not in metadata.entries
     lease = lease_in(metadata)
     lease.take()
-    keep(lease, clock, rounds=3_602)
-    assert metadata.entries[SECOND] == MetadataEntry(7)
+    run(lease, clock, rounds=3_602)
+    assert metadata.entries[SECOND] == ENTRIES[SECOND]
 
 
-def test_a_process_of_another_host_is_never_known_to_have_ended():
-    assert not ELSEWHERE.has_ended()
-    assert Holder.this().has_ended()  # what a former process with this one's PID has left
+def test_new_notes_are_stored_and_leave_the_lease_to_its_next_renewal(metadata, clock):
+    lease = lease_in(metadata)
+    lease.take()
+    before = metadata.lease
+    noted = {key: entry._replace(note=Note("id", {"session_gap": 20.0})) for key, entry in ENTRIES.items()}
+    lease.note(noted)
+    assert metadata.entries[SECOND] == noted[SECOND]
+    assert metadata.lease == before
+    run(lease, clock, rounds=1)
+    assert metadata.entries[FIRST].note == Note("id", {"session_gap": 20.0})
+
+
+# --- the processes of a cluster
+
+
+def follower_of(metadata: Metadata, adjusted: list[int] | None = None) -> LeaseFollower:
+    clock = SimpleNamespace(adjust_to=adjusted.append if adjusted is not None else lambda leader: None)
+    return LeaseFollower(metadata, ENTRIES, "shop", clock)
+
+
+def test_a_follower_writes_once_it_has_seen_the_lease_renewed(metadata, clock):
+    metadata.hold(HERE, 1)
+    follower = follower_of(metadata)
+    follower.join()
+    assert not follower.is_held()
+    renewals = iter(range(2, 100))
+    metadata.on_read = lambda: metadata.hold(HERE, next(renewals))
+    run(follower, clock, rounds=1)
+    assert follower.held_until == clock.now - 2 + 4, "the renewal came after the read before"
+
+
+def test_a_follower_that_sees_no_renewals_writes_no_more_after_4_s(metadata, clock):
+    metadata.hold(HERE, 1)
+    follower = follower_of(metadata)
+    follower.join()
+    metadata.on_read = lambda: metadata.hold(HERE, 2)
+    run(follower, clock, rounds=4)
+    assert not follower.is_held()
+
+
+def test_a_follower_of_a_lease_that_another_copy_has_taken_stops(metadata, clock):
+    metadata.hold(HERE, 1)
+    follower = follower_of(metadata)
+    follower.join()
+    metadata.hold(ELSEWHERE, 1)
+    with pytest.raises(UserError, match=r"has taken over \(process 42 on another-host\), so this one stops"):
+        run(follower, clock, rounds=1)
+
+
+def test_a_follower_takes_over_the_time_of_the_first_process(metadata):
+    metadata.entries[FIRST] = MetadataEntry(5, Note(lease=msgspec.structs.replace(HERE, clock=123)))
+    adjusted: list[int] = []
+    follower_of(metadata, adjusted).join()
+    assert adjusted == [123]
+
+
+def test_a_process_that_is_told_to_drain_tells_the_others(metadata, clock):
+    lease = lease_in(metadata, processes=2)
+    lease.take()
+    follower = follower_of(metadata)
+    follower.join()
+    lifecycle.drain_requested.set()
+    run(follower, clock, rounds=1)
+    lifecycle.drain_requested.clear()
+    run(lease, clock, rounds=1)
+    assert lifecycle.drain_requested.is_set()
+
+
+def test_a_drain_of_an_earlier_run_is_over(metadata, clock):
+    metadata.entries[LAST] = MetadataEntry(9, Note(drain="another start"))
+    lease = lease_in(metadata, processes=2)
+    lease.take()
+    run(lease, clock, rounds=2)
+    assert not lifecycle.drain_requested.is_set()
+
+
+@pytest.mark.parametrize(
+    ("processes", "killed", "is_cleared"),
+    [(1, True, True), (2, True, False), (2, False, True)],
+    ids=["alone", "others may still write", "all have drained"],
+)
+def test_a_lease_is_released_once_nobody_writes_under_it(metadata, clock, processes, killed, is_cleared):
+    lease = lease_in(metadata, processes=processes)
+    lease.take()
+    if killed:
+        lifecycle.stop_requested.set()
+    lease.release()
+    assert lease._released.is_set() == is_cleared
+
+
+# --- which process is which
+
+
+def proc(tmp_path, boot: str = "one boot", **processes: str):
+    """A /proc with processes and the ticks at which they started."""
+    (tmp_path / "sys/kernel/random").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "sys/kernel/random/boot_id").write_text(boot + "\n")
+    (tmp_path / "self/ns").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "self/ns/pid").unlink(missing_ok=True)
+    (tmp_path / "self/ns/pid").symlink_to("pid:[4026531836]")
+    for pid, started in processes.items():
+        (tmp_path / pid.strip("_")).mkdir(exist_ok=True)
+        (tmp_path / pid.strip("_") / "stat").write_text(f"1 (a (strange) name) S {'0 ' * 18}{started} 0")
+    return Process(tmp_path)
+
+
+def lease_of(**fields: str) -> LeaseRecord:
+    return LeaseRecord(
+        **{"id": "x", "boot": "one boot", "namespace": "4026531836", "pid": "42", "started": "5"} | fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("lease", "has_ended"),
+    [
+        pytest.param(lease_of(), False, id="runs"),
+        pytest.param(lease_of(started="4"), True, id="its number is that of a later process"),
+        pytest.param(lease_of(pid="43"), True, id="gone"),
+        pytest.param(lease_of(boot="another boot", pid="43"), False, id="of another host with perhaps the same name"),
+        pytest.param(lease_of(namespace="1", pid="43"), False, id="of another container"),
+        pytest.param(lease_of(boot="", pid="43"), False, id="not known where"),
+    ],
+)
+def test_only_of_a_process_of_this_host_is_it_known_that_it_has_ended(tmp_path, lease, has_ended):
+    assert proc(tmp_path, _42="5").has_ended(lease) == has_ended
+
+
+def test_each_start_is_another_one():
+    assert Process().record().id != Process().record().id
+
+
+def test_this_process_has_not_ended():
+    assert not Process().has_ended(Process().record())

@@ -1,5 +1,6 @@
 """The source's logic for one partition and for a split, with a consumer and a clock that the test controls."""
 
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -7,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
 
+from dataflow.kafka import source as module
 from dataflow.kafka.end_offset_poller import ConfirmedEnd
 from dataflow.kafka.source import KafkaSource, SourceContext, SourceState
+from dataflow.observability import lifecycle
 from dataflow.streaming.alignment import MAX_DRIFT, MAX_ROWS_AHEAD, SourceAlignment
 from dataflow.streaming.errors import UserError
 from dataflow.streaming.position import position
@@ -117,6 +120,7 @@ class World:
         self.starts: dict[tuple[str, int], int] = {}
         self.stop_at_end = False
         self.prepare: Callable[[Consumer], None] = lambda consumer: None
+        self.on_start: Callable[[], None] = lambda: None
 
     @property
     def consumer(self) -> Consumer:
@@ -137,7 +141,8 @@ class World:
             fingerprint=FINGERPRINT,
             starts=self.starts,
             stop_at_end=self.stop_at_end,
-            clock=lambda: self.now,
+            on_start=self.on_start,
+            clock=SimpleNamespace(now=lambda: self.now, wall=lambda: self.now),
         )
         source = KafkaSource(TOPIC, decode, context)
         return source.build_part(STEP, source.list_parts()[split], snapshot)
@@ -151,8 +156,12 @@ class World:
         return batches[0] if batches else None
 
 
+HOST = datetime(2024, 3, 13, tzinfo=timezone.utc)  # the host's clock, which stands still, and is not the job's
+
+
 @pytest.fixture
-def world() -> World:
+def world(monkeypatch) -> World:
+    monkeypatch.setattr(module, "_host_time", lambda: HOST)
     return World()
 
 
@@ -312,7 +321,7 @@ def test_a_partition_that_has_nothing_more_is_polled_20_ms_later(world):
     split = world.open()
     world.poll(split, row(0))
     polled = world.now
-    assert split.next_awake() == datetime.fromtimestamp(polled / 1e6, timezone.utc) + timedelta(milliseconds=20)
+    assert split.next_awake() == HOST + timedelta(milliseconds=20)
     for wait, polls in (19_999, 1), (20_000, 2):
         world.now = polled + wait
         split.next_batch()
@@ -328,7 +337,7 @@ def test_a_partition_that_may_have_more_is_polled_at_once(world):
 def test_a_split_without_partitions_looks_for_new_ones_a_second_later(world):
     split = world.open(split=5)
     assert split.next_batch() == []
-    assert split.next_awake() == datetime.fromtimestamp(world.now / 1e6, timezone.utc) + timedelta(seconds=1)
+    assert split.next_awake() == HOST + timedelta(seconds=1)
 
 
 def test_a_source_too_far_ahead_of_the_others_pauses_until_they_have_caught_up(world):
@@ -342,7 +351,7 @@ def test_a_source_too_far_ahead_of_the_others_pauses_until_they_have_caught_up(w
     world.now += SECOND
     split.next_batch()
     assert world.consumer.polls == polls
-    assert split.next_awake() == datetime.fromtimestamp(world.now / 1e6, timezone.utc) + timedelta(milliseconds=2)
+    assert split.next_awake() == HOST + timedelta(milliseconds=2)
     world.alignment.update("other/0", NOON + SECOND, 1)
     world.now += SECOND
     split.next_batch()
@@ -361,7 +370,7 @@ def test_a_new_partition_of_a_running_job_is_read_from_its_first_row(world):
 
 
 def test_a_topic_with_fewer_partitions_than_in_the_snapshot_is_refused(world):
-    with pytest.raises(UserError, match=r"^clicks has lost partition 32; .* start with an empty recovery store$"):
+    with pytest.raises(UserError, match=r"^clicks has lost partition 32; .* start over: an empty recovery store, "):
         world.open(snapshot_of(p0=SourceState(1, MIN_TIME), p32=SourceState(1, MIN_TIME)))
 
 
@@ -380,8 +389,8 @@ def test_closing_a_split_closes_its_consumers_and_forgets_its_positions(world):
 @pytest.mark.parametrize(
     ("code", "text"),
     [
-        (KafkaError._AUTO_OFFSET_RESET, "^clicks/0: offset 1 is not in Kafka .*raise its retention"),
-        (KafkaError.OFFSET_OUT_OF_RANGE, "^clicks/0: offset 1 is not in Kafka .*raise its retention"),
+        (KafkaError._AUTO_OFFSET_RESET, "^clicks/0: offset 1 is not in Kafka .*Raise its retention"),
+        (KafkaError.OFFSET_OUT_OF_RANGE, "^clicks/0: offset 1 is not in Kafka .*Raise its retention"),
         (KafkaError.UNKNOWN_TOPIC_OR_PART, "^clicks/0 is gone: was the topic deleted"),
         (KafkaError._UNKNOWN_PARTITION, "^clicks/0 is gone: was the topic deleted"),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, "^clicks/0: not allowed to read it .*grant it and start again"),
@@ -401,3 +410,20 @@ def test_an_error_that_does_not_pass_is_one_of_the_user(world, code, text):
 def test_an_error_that_the_client_recovers_from_is_waited_out(world, code):
     split = world.open()
     assert len(world.poll(split, event(code), row(0)).rows) == 1
+
+
+def test_a_drain_ends_the_source_and_not_event_time(world, monkeypatch):
+    monkeypatch.setattr(lifecycle, "drain_requested", threading.Event())
+    split = world.open()
+    assert world.poll(split, row(0, seconds=10)).time.max_timestamp < MAX_TIME
+    lifecycle.drain_requested.set()
+    with pytest.raises(StopIteration):
+        split.next_batch()
+    assert states_in(split.snapshot())[0].offset == 1
+
+
+def test_what_must_be_done_before_the_first_partition_is_opened_is_done(world):
+    opened_at_start = []
+    world.on_start = lambda: opened_at_start.append(list(world.consumers))
+    world.open()
+    assert opened_at_start == [[]]

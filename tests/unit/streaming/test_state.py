@@ -15,9 +15,9 @@ from dataflow.streaming.position import position
 from dataflow.streaming.state import VERSION, JobFingerprint, StateCodec
 from dataflow.streaming.stateful_adapter import StateHolder
 from dataflow.streaming.time import MAX_TIME, MIN_TIME
-from dataflow.streaming.watermark import WatermarkState
+from dataflow.streaming.watermark import WATERMARK_CONVERTERS, WatermarkState
 
-JOB = JobFingerprint(8, ("user-events", "visits"), "night")
+JOB = JobFingerprint(8, ("user-events", "visits"), "night", topic_ids={"visits": "id-1"})
 JOIN = JoinState[PurchaseKey, Purchase]
 EVENT = Event(-5, b"-7", b"{}\xc3\xa9", position(65_535, 2**45), -(2**63), "päge", True)
 PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
@@ -26,10 +26,10 @@ PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
 @pytest.mark.parametrize(
     ("kind", "state"),
     [
-        pytest.param(WatermarkState, WatermarkState({}, MIN_TIME, 0, MIN_TIME), id="clock before any row"),
+        pytest.param(WatermarkState, WatermarkState({}, MIN_TIME, MIN_TIME), id="clock before any row"),
         pytest.param(
             WatermarkState,
-            WatermarkState({"a/0": 1_710_331_200_000_001, "b/0": MIN_TIME, "c/0": MAX_TIME}, 2**62, 2**62, -5),
+            WatermarkState({"a/0": 1_710_331_200_000_001, "b/0": MIN_TIME, "c/0": MAX_TIME}, 2**62, -5),
             id="clock",
         ),
         pytest.param(JOIN, JoinState([], []), id="empty join"),
@@ -52,7 +52,7 @@ def test_a_packed_state_is_restored_as_it_was(kind, state):
 def test_times_are_restored_as_exact_integers():
     snapshots = StateCodec(WatermarkState, JOB)
     state = snapshots.unpack(
-        snapshots.pack(WatermarkState({"a": 9_007_199_254_740_993}, 9_007_199_254_740_993, 0, MIN_TIME))
+        snapshots.pack(WatermarkState({"a": 9_007_199_254_740_993}, 9_007_199_254_740_993, MIN_TIME))
     )
     assert type(state.high) is type(state.max_timestamps["a"]) is int
     assert state.high == 9_007_199_254_740_993
@@ -80,6 +80,16 @@ def test_times_are_restored_as_exact_integers():
             msgspec.msgpack.encode([VERSION + 1, 8, [1]]),
             f"the recovery store was written by another version of this job (state {VERSION + 1}",
             id="version",
+        ),
+        pytest.param(
+            msgspec.msgpack.encode([3, 8, [], {}, 1]),
+            "the recovery store was written by another version of this job (state 3, this one reads 4 to 5)",
+            id="a version that is dropped",
+        ),
+        pytest.param(
+            StateCodec(list[int], JobFingerprint(8, JOB.topics, topic_ids={"visits": "id-0"})).pack([1]),
+            "topic visits was created again since the recovery store was written",
+            id="a topic created again",
         ),
         pytest.param(
             msgspec.msgpack.encode({"some": "thing"}),
@@ -110,9 +120,27 @@ def test_the_engines_copy_at_a_snapshot_is_the_bytes_of_that_moment():
 
 def test_a_changed_setting_is_reported_with_both_values():
     changes = []
-    data = StateCodec(int, JobFingerprint(8, numbers={"session_gap": 20, "match_window": 5})).pack(1)
+    data = StateCodec(int, JobFingerprint(8, settings={"session_gap": 20, "match_window": 5})).pack(1)
     later = JobFingerprint(
-        8, numbers={"session_gap": 30.5, "match_window": 5}, on_change=lambda *change: changes.append(change)
+        8, settings={"session_gap": 30.5, "match_window": 5}, on_change=lambda *change: changes.append(change)
     )
     assert StateCodec(int, later).unpack(data) == 1
     assert changes == [("session_gap", 20, 30.5)]
+
+
+@pytest.mark.parametrize("then", [{}, {"visits": "id-1"}], ids=["not known then", "the same"])
+@pytest.mark.parametrize("now", [{}, {"visits": "id-1"}], ids=["not known now", "as then"])
+def test_a_topic_whose_id_has_not_changed_as_far_as_is_known_is_the_same(then, now):
+    data = StateCodec(int, JobFingerprint(8, topic_ids=then)).pack(1)
+    assert StateCodec(int, JobFingerprint(8, topic_ids=now)).unpack(data) == 1
+
+
+def test_a_state_of_the_version_before_is_converted():
+    old = msgspec.msgpack.encode([4, 8, [], {"session_gap": 20.0}, [{"a/0": 5}, 7, 1_700_000_000_000_000, 3], "night"])
+    codec = StateCodec(WatermarkState, JobFingerprint(8, job="night"), WATERMARK_CONVERTERS)
+    assert codec.unpack(old) == WatermarkState({"a/0": 5}, 7, 3)
+    assert codec.unpack(codec.pack(codec.unpack(old))) == WatermarkState({"a/0": 5}, 7, 3)
+
+
+def test_a_state_that_has_not_changed_since_the_version_before_is_read_as_it_is():
+    assert StateCodec(list[int], JobFingerprint(8)).unpack(msgspec.msgpack.encode([4, 8, [], {}, [1, 2], ""])) == [1, 2]

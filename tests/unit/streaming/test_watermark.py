@@ -189,3 +189,24 @@ def test_a_resumed_tracker_has_all_but_which_sources_are_idle():
     assert after.advance(says("a", 200, now=2_000, sources="abc")) == 75
     assert after.advance(says("c", 200, now=2_000, sources="abc")) == 75  # b is believed only once it claims anew
     assert after.advance(says("b", 50, 2_001, caught_up_at=2_001, sources="abc")) == 195
+
+
+def test_time_in_which_no_process_ran_does_not_count():
+    before = WatermarkTracker(5)
+    before.advance(says("a", 100, now=1_000))
+    before.advance(says("b", 90, now=1_000))
+    after = WatermarkTracker(5)
+    after.restore(before.state())
+    assert after.advance(says("a", 100, now=9_000, caught_up_at=9_000)) == 85
+    assert after.advance(says("b", 90, now=9_010, caught_up_at=9_010)) == 95
+    assert after.advance(says("a", 100, now=9_010, caught_up_at=9_010)) == 105
+
+
+def test_elapsed_time_is_that_of_the_clock_that_does_not_step():
+    tracker = WatermarkTracker(5)
+    tracker.advance(says("a", 100, now=1_000)._replace(read_at=1_000))
+    tracker.advance(says("b", 100, now=1_000)._replace(read_at=1_000))
+    stepped = 600_000
+    for source in "ab":
+        tracker.advance(says(source, 100, now=1_010 + stepped, caught_up_at=1_010)._replace(read_at=1_010))
+    assert tracker.watermark == 105

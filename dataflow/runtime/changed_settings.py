@@ -1,0 +1,78 @@
+"""Refuses a change of settings under which rows that are in the outputs would be written again, in another form.
+
+The outputs note under which settings their rows were written (see `dataflow.kafka.job_metadata`). A replay makes the
+same rows only under the same settings, so a change has to wait until nothing is to be replayed: until the job has been
+stopped, not killed, and goes on from its recovery store.
+"""
+
+from collections.abc import Mapping
+
+from dataflow.kafka.job_metadata import MetadataEntry, Note
+from dataflow.kafka.offsets import PartitionId
+from dataflow.kafka.sink import SinkState
+from dataflow.streaming.errors import START_OVER, UserError
+
+Value = float | str
+
+
+def changes(before: Mapping[str, Value], now: Mapping[str, Value]) -> dict[str, tuple[Value, Value]]:
+    """The settings, by name, that have another value than before; those that were not noted are left out."""
+    return {name: (before[name], value) for name, value in now.items() if before.get(name, value) != value}
+
+
+def noted_settings(entries: Mapping[PartitionId, MetadataEntry]) -> dict[str, Value]:
+    """The settings under which the rows in the outputs were written; empty if nothing is noted."""
+    noted: dict[str, Value] = {}
+    for (_, number), entry in entries.items():
+        if number == 0:
+            noted |= entry.note.settings
+    return noted
+
+
+def rows_to_replay(
+    entries: Mapping[PartitionId, MetadataEntry],
+    states: Mapping[PartitionId, SinkState],
+    ends: Mapping[PartitionId, int],
+) -> int:
+    """How many rows of the outputs a replay would make again.
+
+    Args:
+        entries: of the output partitions; their offsets are where the job began.
+        states: of the partitions in the last snapshot.
+        ends: the present ends of the partitions.
+    """
+    count = 0
+    for partition_id, entry in entries.items():
+        state = states.get(partition_id)
+        count += ends[partition_id] - (entry.offset if state is None else state.end)
+        if state is not None:
+            count += sum(map(int.bit_count, state.pending.bits)) + len(state.pending.digests)
+    return count
+
+
+def refuse(changed: Mapping[str, tuple[Value, Value]], rows: int) -> None:
+    """Raises UserError if settings have changed and there are rows to replay."""
+    if changed and rows:
+        was = ", ".join(f"VISITS_{name.upper()}={shown(before)}" for name, (before, _) in changed.items())
+        now = ", ".join(shown(value) for _, value in changed.values())
+        raise UserError(
+            f"{rows:,} rows in the outputs were written with {was} and would be written again with {now}. Start the job "
+            f"as it was, with its recovery store, let it catch up, stop it (SIGTERM) and change that then; or {START_OVER}"
+        )
+
+
+def with_notes(
+    entries: Mapping[PartitionId, MetadataEntry], settings: Mapping[str, Value], topic_ids: Mapping[str, str]
+) -> dict[PartitionId, MetadataEntry]:
+    """The entries, with the settings and the ids of the topics under which rows are written from now on."""
+    return {
+        (topic, number): entry._replace(
+            note=Note(topic_ids.get(topic, entry.note.topic_id), dict(settings) if number == 0 else {})
+        )
+        for (topic, number), entry in entries.items()
+    }
+
+
+def shown(value: Value) -> str:
+    """A setting's value as a user would write it."""
+    return value if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,74 @@
+"""A recovery store of an earlier version is resumed, and each row is written once.
+
+`data/state-N.tar.gz` is what a job of state version N left behind when it was killed: its recovery store, and what its
+topics and its group in Kafka held, with the rows that came afterwards. A version is dropped only with a line in the
+changelog.
+"""
+
+import base64
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from support.jobs import wait_until, wait_until_right, write
+from support.paths import ROOT
+from support.programs import end_of, environment
+
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.runtime.settings import Settings
+
+STORED = sorted((ROOT / "tests" / "data").glob("state-*.tar.gz"))
+
+
+def decoded(text: str | None) -> bytes | None:
+    return base64.b64decode(text) if text is not None else None
+
+
+def restore(kafka: EmbeddedKafka, found: dict, settings: Settings) -> None:
+    """Puts back what the topics and the group held."""
+    producer = Producer({"bootstrap.servers": kafka.brokers, "enable.idempotence": True, "log_level": 0})
+    for topic in settings.inputs + settings.outputs:
+        kafka.create_topic(topic, 4)
+        for partition, rows in found["rows"].get(topic, {}).items():
+            for number, (offset, timestamp, key, value, headers) in enumerate(rows):
+                assert offset == number
+                headers = [(name, decoded(text)) for name, text in headers or []]
+                producer.produce(
+                    topic, decoded(value), decoded(key), int(partition), timestamp=timestamp, headers=headers
+                )
+    assert producer.flush(60) == 0
+    committer = Consumer({"bootstrap.servers": kafka.brokers, "group.id": "visits-output", "log_level": 0})
+    committer.commit(offsets=[TopicPartition(*entry) for entry in found["metadata"]], asynchronous=False)
+    committer.close()
+
+
+@pytest.mark.parametrize("stored", STORED, ids=lambda file: file.name.removesuffix(".tar.gz"))
+def test_a_killed_job_of_an_earlier_version_is_resumed_and_stopped_by_this_one(stored, programs, tmp_path: Path):
+    with tarfile.open(stored) as archive:
+        archive.extractall(tmp_path, filter="data")
+    found = json.loads((tmp_path / "topics.json").read_text())
+    with EmbeddedKafka() as kafka:
+        settings = Settings(_env_file=None, brokers=kafka.brokers, outage_grace=0, **found["settings"])
+        restore(kafka, found, settings)
+        rows = [(topic, partition, decoded(key), decoded(value)) for topic, partition, key, value in found["rest"]]
+        write(kafka.brokers, rows)
+
+        def start() -> subprocess.Popen:
+            job = programs.start("dataflow", "-r", str(tmp_path / "store"), **environment(settings))
+            wait_until(lambda: "caught up" in job.log.read_text(), "the job has caught up", job)
+            assert "resuming" in job.log.read_text()
+            return job
+
+        def stop(job: subprocess.Popen) -> str:
+            job.terminate()
+            status, lines = end_of(job)
+            assert status == 0, lines
+            return lines[-2]
+
+        job = start()
+        wait_until_right(settings, job)
+        stop(job)
+        assert "read nothing; closed 0 sessions; wrote nothing" in stop(start())
