@@ -6,6 +6,7 @@ with every batch.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from dataflow.streaming.batches import PolledBatch
 from dataflow.streaming.errors import START_OVER, UserError, inside_engine
 from dataflow.streaming.partition_reader import Decode, PartitionReader
 from dataflow.streaming.state import JobFingerprint, StateCodec
-from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
+from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND, Time
 from dataflow.streaming.watermark import SourceProgress
 
 log = logging.getLogger("visits")
@@ -39,7 +40,9 @@ _SPLITS = 32  # of a topic; at most so many workers read it
 _MAX_ROWS = 4_000  # of one poll
 _IDLE_US = 20_000  # between polls of a partition that has nothing more; larger batches are worth the wait
 _PAUSED_US = 2_000  # between looks whether a paused partition may go on
-_NO_PARTITIONS_US = 1_000_000  # between looks of a split without partitions for new ones
+_NO_PARTITIONS = timedelta(seconds=1)  # between looks of a split without partitions for new ones
+_AT_ONCE = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MAX_REST_S = 0.01  # of a worker that has nothing to poll; its other work waits meanwhile
 _END_TIMEOUT_S = 15.0
 
 _TUNING = {
@@ -200,6 +203,38 @@ class KafkaSource(FixedPartitionedSource[PolledBatch, bytes]):
         )
 
 
+class _Rest(threading.local):
+    """Lets a worker rest while none of its splits has anything to poll.
+
+    The engine could wait until a time of the host's clock; but then it reads nothing for as long as that clock is set
+    back. So splits ask to be polled at once, and the first one of each round rests until the next poll is due.
+    """
+
+    def __init__(self) -> None:
+        self._first: object = None  # the split that begins a round
+        self._poll_at = 0  # of this round's splits: when the next poll is due, microseconds; 0: at once
+
+    def take(self, split: object, now: int) -> None:
+        """Rests if the split begins a round and nothing is due."""
+        if self._first is None:
+            self._first = split
+        if self._first is split:
+            if self._poll_at > now:
+                time.sleep(min((self._poll_at - now) / SECOND, _MAX_REST_S))
+            self._poll_at = now + SECOND
+
+    def poll_again_at(self, time: int) -> None:
+        self._poll_at = min(self._poll_at, time)
+
+    def leave(self, split: object) -> None:
+        """The split is closed."""
+        if self._first is split:
+            self._first = None
+
+
+_rest = _Rest()  # of each worker, which is a thread
+
+
 class _Split(StatefulSourcePartition[PolledBatch, bytes]):
     """Every 32nd partition of a topic."""
 
@@ -237,17 +272,17 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
             self._open_new()
         elif all(partition.ended for partition in self._partitions.values()):
             raise StopIteration
-        return [batch for partition in self._partitions.values() if (batch := partition.poll()) is not None]
+        if not self._partitions:
+            return []
+        _rest.take(self, self._context.clock.now())
+        batches = [batch for partition in self._partitions.values() if (batch := partition.poll()) is not None]
+        _rest.poll_again_at(min((each.poll_at for each in self._partitions.values() if not each.ended), default=0))
+        return batches
 
-    def next_awake(self) -> datetime | None:
-        """When to poll again; None: at once."""
-        waiting = [partition.poll_at for partition in self._partitions.values() if not partition.ended]
-        if waiting:
-            delay_us = min(waiting) - self._context.clock.now()
-        else:
-            delay_us = 0 if self._context.stop_at_end else _NO_PARTITIONS_US
-        # the engine compares it with the host's clock, which may differ from the job's
-        return _host_time() + timedelta(microseconds=delay_us) if delay_us > 0 else None
+    def next_awake(self) -> datetime:
+        """When to poll again: at once, see `_Rest`; or when to look for a first partition."""
+        # not None: after an empty batch the engine would add a millisecond to the host's time
+        return _AT_ONCE if self._partitions else datetime.now(timezone.utc) + _NO_PARTITIONS
 
     def snapshot(self) -> bytes:
         states = {number: partition.state() for number, partition in self._partitions.items()}
@@ -256,6 +291,7 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
         return self._size.of(self._codec.pack(states))
 
     def close(self) -> None:
+        _rest.leave(self)
         liveness.clear_poll()
         for partition in self._partitions.values():
             partition.close()
@@ -382,7 +418,3 @@ class _PartitionSource:
             return self._consumer.end_offset()
         except KafkaException as error:
             raise UserError(f"{self._source}: cannot ask for its end: {error.args[0].str()}") from None
-
-
-def _host_time() -> datetime:
-    return datetime.now(timezone.utc)

@@ -119,6 +119,7 @@ class World:
         self.consumers: dict[int, Consumer] = {}
         self.starts: dict[tuple[str, int], int] = {}
         self.stop_at_end = False
+        self.rests: list[float] = []
         self.prepare: Callable[[Consumer], None] = lambda consumer: None
         self.on_start: Callable[[], None] = lambda: None
 
@@ -156,13 +157,22 @@ class World:
         return batches[0] if batches else None
 
 
-HOST = datetime(2024, 3, 13, tzinfo=timezone.utc)  # the host's clock, which stands still, and is not the job's
-
-
 @pytest.fixture
 def world(monkeypatch) -> World:
-    monkeypatch.setattr(module, "_host_time", lambda: HOST)
-    return World()
+    world = World()
+    monkeypatch.setattr(module, "_rest", module._Rest())
+    monkeypatch.setattr(module.time, "sleep", world.rests.append)
+    return world
+
+
+def rest_of(world: World, split) -> float | None:
+    """How many seconds the worker rests before it polls again at once; None: it does not."""
+    assert split.next_awake() < datetime(2000, 1, 1, tzinfo=timezone.utc), (
+        "the engine must not wait by the host's clock"
+    )
+    world.rests.clear()
+    split.next_batch()
+    return world.rests[0] if world.rests else None
 
 
 def snapshot_of(**states: SourceState) -> bytes:
@@ -321,7 +331,7 @@ def test_a_partition_that_has_nothing_more_is_polled_20_ms_later(world):
     split = world.open()
     world.poll(split, row(0))
     polled = world.now
-    assert split.next_awake() == HOST + timedelta(milliseconds=20)
+    assert rest_of(world, split) == 0.01, "other work of the worker waits no longer"
     for wait, polls in (19_999, 1), (20_000, 2):
         world.now = polled + wait
         split.next_batch()
@@ -331,13 +341,14 @@ def test_a_partition_that_has_nothing_more_is_polled_20_ms_later(world):
 def test_a_partition_that_may_have_more_is_polled_at_once(world):
     split = world.open()
     world.poll(split, *map(row, range(4_000)))
-    assert split.next_awake() is None
+    assert rest_of(world, split) is None
 
 
 def test_a_split_without_partitions_looks_for_new_ones_a_second_later(world):
     split = world.open(split=5)
     assert split.next_batch() == []
-    assert split.next_awake() == HOST + timedelta(seconds=1)
+    assert timedelta(0) < split.next_awake() - datetime.now(timezone.utc) <= timedelta(seconds=1)
+    assert not world.rests
 
 
 def test_a_source_too_far_ahead_of_the_others_pauses_until_they_have_caught_up(world):
@@ -351,11 +362,29 @@ def test_a_source_too_far_ahead_of_the_others_pauses_until_they_have_caught_up(w
     world.now += SECOND
     split.next_batch()
     assert world.consumer.polls == polls
-    assert split.next_awake() == HOST + timedelta(milliseconds=2)
+    assert rest_of(world, split) == pytest.approx(0.002)
     world.alignment.update("other/0", NOON + SECOND, 1)
     world.now += SECOND
     split.next_batch()
     assert world.consumer.polls == polls + 1
+
+
+def test_a_worker_rests_once_a_round_and_not_if_any_of_its_splits_has_more(world):
+    world.end_offsets.partitions = 2
+    one, two = world.open(split=0), world.open(split=1)
+    for _ in range(2):
+        world.now += SECOND
+        for split in one, two:
+            split.next_batch()
+    world.rests.clear()
+    for split in one, two, one, two:
+        split.next_batch()
+    assert world.rests == [0.01, 0.01], "the first split of each round rests"
+    two.close()
+    one.close()
+    three = world.open(split=0)
+    world.poll(three, *map(row, range(4_000)))
+    assert rest_of(world, three) is None
 
 
 # --- partitions come and go ---
