@@ -14,15 +14,11 @@ from dataflow.observability import lifecycle, liveness
 from dataflow.streaming.batches import OutgoingRecords
 from dataflow.streaming.errors import UserError
 
-_TUNING = {
-    "linger.ms": 20,
-    "batch.size": 1_000_000,
-    "compression.type": "lz4",
-    # less than a successor waits before it takes the ends of the outputs for stable (see stable_end_offsets)
-    "reconnect.backoff.max.ms": 500,
-}
+_TUNING = {"linger.ms": 20, "batch.size": 1_000_000, "compression.type": "lz4"}
 _ESSENTIAL = {
     "enable.idempotence": True,  # each row once and in order, however often it is sent
+    # less than a successor waits before it takes the ends of the outputs for stable (see stable_end_offsets)
+    "reconnect.backoff.max.ms": 500,
     "message.timeout.ms": 0,  # wait for brokers as long as it takes
     "message.max.bytes": 100_000_000,  # the topic limits the size
     "delivery.report.only.error": True,

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from dataflow.kafka import stable_end_offsets
 from dataflow.kafka.delivery import KafkaDelivery
 from dataflow.observability import lifecycle
 from dataflow.streaming.batches import OutgoingRecords
@@ -30,6 +31,7 @@ class Producer:
 
     def __call__(self, properties: dict) -> "Producer":
         self.on_delivery = properties["on_delivery"]
+        self.properties = properties
         return self
 
     def produce(self, topic, value, key, partition, *, headers=None) -> None:
@@ -243,3 +245,8 @@ def test_nothing_is_written_before_the_lease_is_held_and_it_is_released_after_th
     for hook in lifecycle.exit_hooks:
         hook()
     assert lease.calls == ["take", "wait", "produce", "flush", "release"]
+
+
+def test_a_client_that_reconnects_is_back_before_a_successor_takes_the_ends_for_stable(producer, output):
+    KafkaDelivery(SimpleNamespace(properties={"reconnect.backoff.max.ms": 2_000}), output, Lease(), producer)
+    assert producer.properties["reconnect.backoff.max.ms"] / 1_000 < stable_end_offsets._QUIET_S
