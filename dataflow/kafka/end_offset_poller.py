@@ -18,6 +18,9 @@ from dataflow.streaming.errors import inside_engine
 _INTERVAL_S = 0.3  # between two questions for the ends
 _TOPICS_INTERVAL_S = 1.0  # a new partition must be known before its rows are older than the allowed lateness
 _TIMEOUT_S = 2.0  # a broker that answers later is asked again
+# An end that a leader has reported for so long has no rows behind it, whatever the probe says or does not say: a replica
+# that lags leaves the set in sync after replica.lag.time.max.ms, 30 s by default, and then consumers see all rows.
+_CONFIRMED_AFTER_US = 45_000_000
 _UNREACHABLE_AFTER_US = 3_000_000  # a partition that could take no rows for so long was out of its writers' reach
 
 
@@ -75,6 +78,7 @@ class EndOffsetPoller:
         self._ends: dict[str, ConfirmedEnd] = {}
         self._reported: dict[PartitionId, int] = {}
         self._writable_at: dict[str, int] = {}  # time of the last question at which the partition took rows
+        self._unchanged: dict[str, tuple[int, int, int]] = {}  # end; asked for the first time, and the last
         self._writers_back_at: dict[str, int] = {}  # of partitions that had been unreachable
         self._lock = threading.Lock()  # guards _watched and _reported
         self._thread: threading.Thread | None = None
@@ -143,9 +147,19 @@ class EndOffsetPoller:
         self._connection.record_answer()
         replicated = self._replication_probe.fully_replicated(ends)
         for partition_id, offset in ends.items():
-            takes_rows = partition_id in replicated and partition_id not in self._unwritable.get(partition_id[0], ())
-            self._record(source_name(*partition_id), asked, offset, takes_rows)
+            source = source_name(*partition_id)
+            is_end = self._is_confirmed(source, asked, offset) or partition_id in replicated
+            takes_rows = is_end and partition_id not in self._unwritable.get(partition_id[0], ())
+            self._record(source, asked, offset, takes_rows)
         return True
+
+    def _is_confirmed(self, source: str, asked: int, offset: int) -> bool:
+        """Whether the leader has reported this end for _CONFIRMED_AFTER_US, without a longer pause."""
+        same, since, last = self._unchanged.get(source, (offset, asked, asked))
+        if same != offset or asked > last + _UNREACHABLE_AFTER_US:
+            since = asked
+        self._unchanged[source] = offset, since, asked
+        return asked >= since + _CONFIRMED_AFTER_US
 
     def _record(self, source: str, asked: int, offset: int, takes_rows: bool) -> None:
         last = self._ends.get(source)

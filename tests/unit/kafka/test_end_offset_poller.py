@@ -101,6 +101,28 @@ def test_a_partition_that_takes_rows_although_few_replicas_are_in_sync_has_no_ou
     assert cluster.poll(42).sure
 
 
+def test_a_probe_that_never_has_an_answer_does_not_stop_time_for_ever(cluster):
+    cluster.is_replicated = False
+    assert poll_every_second(cluster, 0, 45) == [False] * 45
+    sure = poll_every_second(cluster, 45, 120)
+    assert sure == [False] * 20 + [True] * 55, "the end has stood for 45 s; then the grace, as after an outage"
+
+
+@pytest.mark.parametrize("interruption", ["a row", "an outage"])
+def test_an_end_that_has_not_stood_for_45_s_needs_the_probe(cluster, interruption):
+    poll_every_second(cluster, 0, 31)
+    cluster.is_replicated = False
+    poll_every_second(cluster, 31, 60)
+    if interruption == "a row":
+        cluster.end += 1
+        cluster.poll(60)
+    else:
+        cluster.answers = False
+        poll_every_second(cluster, 60, 65)
+        cluster.answers = True
+    assert not any(poll_every_second(cluster, 65, 105))
+
+
 def test_an_end_below_rows_that_consumers_cannot_see_is_not_sure(cluster):
     poll_every_second(cluster, 0, 31)
     cluster.is_replicated = False
