@@ -1,19 +1,42 @@
 """This process and its cluster, by the command line or the engine's own variables."""
 
 import argparse
+import logging
 import os
+import re
+import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
+from dataflow.observability import lifecycle, liveness, logs
 from dataflow.streaming.errors import UserError
+
+log = logging.getLogger("visits")
+
+_ADDRESS = re.compile(r"([^\s:;,]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
+_PATIENCE_S = 5.0  # processes that are started together need some seconds to find each other
 
 
 class ProcessInfo(NamedTuple):
-    """The number of a process in its cluster, its recovery store if it has one, and the number of processes."""
+    """This process in its cluster.
+
+    Args:
+        process_id: its number, from 0.
+        store: directory of its recovery store; None: it has none.
+        addresses: of all processes, "host:port"; empty: there is no other one.
+        workers: of each process.
+    """
 
     process_id: int
     store: Path | None
-    processes: int = 1
+    addresses: tuple[str, ...] = ()
+    workers: int = 1
+
+    @property
+    def processes(self) -> int:
+        """The number of processes."""
+        return max(1, len(self.addresses))
 
     @classmethod
     def from_environment(cls) -> "ProcessInfo":
@@ -23,8 +46,48 @@ class ProcessInfo(NamedTuple):
         store = os.environ.get("BYTEWAX_RECOVERY_DIRECTORY")
         parser.add_argument("-r", "--recovery-directory", type=Path, default=Path(store) if store else None)
         parser.add_argument("-a", "--addresses", default=addresses())
+        workers = os.environ.get("BYTEWAX_WORKERS_PER_PROCESS", "1")
+        parser.add_argument("-w", "--workers-per-process", type=int, default=workers)
         options = parser.parse_known_args()[0]
-        return cls(options.process_id, options.recovery_directory, processes(options.addresses))
+        return cls(
+            options.process_id,
+            options.recovery_directory,
+            parse_addresses(options.addresses),
+            options.workers_per_process,
+        )
+
+    def check(self) -> None:
+        """Raises UserError if the engine could not start like this; it would panic, or end at once without a word."""
+        if self.workers < 1:
+            raise UserError(f"a process has at least one worker, not {self.workers} (-w)")
+        if not 0 <= self.process_id < self.processes:
+            raise UserError(
+                f"there is no process {self.process_id} in a cluster of {self.processes}: they are numbered from 0 (-i)"
+            )
+
+    def say_if_waiting(self) -> None:
+        """Logs a line if the other processes of the cluster have not come within some seconds. Returns at once."""
+        if self.processes > 1:
+            threading.Thread(target=self._say_if_waiting, name="cluster", daemon=True).start()
+
+    def _say_if_waiting(self) -> None:
+        time.sleep(_PATIENCE_S)
+        if liveness.since_poll() is None and not lifecycle.is_ending():
+            others = [address for number, address in enumerate(self.addresses) if number != self.process_id]
+            log.info(
+                "waiting for the other processes of the cluster: %s", ", ".join(others), extra=logs.event("cluster")
+            )
+
+
+def parse_addresses(text: str | None) -> tuple[str, ...]:
+    """The addresses of a cluster's processes, separated by semicolons. Raises UserError if one is not "host:port"."""
+    found = tuple(text.split(";")) if text else ()
+    for address in found:
+        if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2]) > 65_535:
+            raise UserError(f"{address!r} is not host:port; a cluster's addresses are separated by ';' (-a)")
+    if len({*found}) < len(found):
+        raise UserError(f"two processes of the cluster have one address: {text} (-a)")
+    return found
 
 
 def process_id() -> int | None:
@@ -43,11 +106,6 @@ def process_id() -> int | None:
             f"the process id has to be a whole number, not {text!r} (BYTEWAX_PROCESS_ID or BYTEWAX_POD_NAME)"
         )
     return int(text)
-
-
-def processes(addresses: str | None) -> int:
-    """The number of processes in a cluster, by their addresses, separated by semicolons."""
-    return len(addresses.split(";")) if addresses else 1
 
 
 def addresses() -> str | None:

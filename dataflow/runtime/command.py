@@ -18,7 +18,7 @@ from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
 from dataflow.observability import logs, summary
-from dataflow.runtime.cluster import ProcessInfo, addresses, process_id, processes
+from dataflow.runtime.cluster import ProcessInfo, addresses, parse_addresses, process_id
 from dataflow.runtime.job import make_flow
 from dataflow.runtime.recovery_store import open_store
 from dataflow.runtime.settings import log_options
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str], epilog: str = "") -> int:
         options = _options(arguments, epilog)
         number = options.process_id or 0
         # build the flow before the store: it finds most mistakes, and leaves nothing behind
-        process_info = ProcessInfo(number, options.recovery_directory, processes(options.addresses))
+        cluster = parse_addresses(options.addresses)
+        process_info = ProcessInfo(number, options.recovery_directory, cluster, options.workers_per_process)
         flow = make_flow(process_info, shutdown)
         open_store(options.recovery_directory, number)
     except UserError as error:
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str], epilog: str = "") -> int:
         flow,
         workers_per_process=options.workers_per_process,
         process_id=options.process_id,
-        addresses=options.addresses.split(";") if options.addresses else None,
+        addresses=list(cluster) or None,
         epoch_interval=timedelta(seconds=options.snapshot_interval),
         recovery_config=RecoveryConfig(options.recovery_directory, timedelta(seconds=options.backup_interval)),
     )

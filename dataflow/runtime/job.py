@@ -69,11 +69,13 @@ def make_flow(process_info: ProcessInfo | None = None, shutdown: Shutdown | None
         if shutdown is None:
             shutdown = Shutdown(has_store=process_info.store is not None)
             shutdown.install()
+        process_info.check()
         settings = load()
         shutdown.drain_timeout_s = settings.drain_timeout
         flow = _build_job(settings, process_info)
     except UserError as error:
         logs.fail(error)
+    process_info.say_if_waiting()
     if is_engines_command:
         atexit.register(summary.log_totals)
     return flow
@@ -81,6 +83,15 @@ def make_flow(process_info: ProcessInfo | None = None, shutdown: Shutdown | None
 
 def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     rules, alignment = settings.rules, SourceAlignment()
+    workers = process_info.workers * process_info.processes
+    if workers > settings.shards:
+        log.warning(
+            "%d workers for %d shards (VISITS_SHARDS): %d of them have nothing to do but read and write",
+            workers,
+            settings.shards,
+            workers - settings.shards,
+            extra=logs.event("idle-workers"),
+        )
     connection = Connection(settings.client)
     metrics.set_function(metrics.kafka_up, connection.is_up)
     admin = connect(connection)

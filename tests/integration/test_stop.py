@@ -148,3 +148,13 @@ def test_a_run_that_can_read_nothing_ends_with_code_3_and_says_so(shop, programs
     status, lines = programs.run("dataflow", "-r", str(tmp_path / "recovery"), **environment(shop, stop_at_end="1"))
     assert status == 3
     assert any(line.startswith("visits: most of what was read became no visit: read 7 from ") for line in lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_waits_for_its_cluster_stops_at_once(shop, programs, tmp_path, number):
+    addresses = f"127.0.0.1:{free_port()};127.0.0.1:{free_port()}"
+    job = programs.start("dataflow", "-r", str(tmp_path / "r"), "-i", "0", "-a", addresses, **environment(shop))
+    wait_until(lambda: "waiting for the other processes of the cluster" in job.log.read_text(), "it says so", job)
+    job.send_signal(number)
+    status, lines = end_of(job)
+    assert (status, lines[-1]) == (0, "visits: stopped")
