@@ -1,5 +1,6 @@
 """Where partitions begin and end: the one question to brokers for offsets, and the loop that repeats it."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -10,7 +11,10 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from dataflow.kafka.client import while_waiting
-from dataflow.streaming.errors import UserError
+from dataflow.observability import logs
+from dataflow.streaming.errors import START_OVER, UserError
+
+log = logging.getLogger("visits")
 
 PartitionId = tuple[str, int]  # topic and partition
 Answer = TypeVar("Answer")
@@ -18,6 +22,9 @@ Answer = TypeVar("Answer")
 TIMEOUT_S = 5.0  # for one answer
 _MARGIN_S = 1.0  # beyond that, until the client reports that there is none
 _RETRY_INTERVAL_S = 0.2
+_TELL_AFTER_S = 10.0
+_GONE_AFTER_S = 10.0  # a broker that has just started may not know a topic yet
+_GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 FORBIDDEN = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 # the client's stubs have these functions without types
@@ -67,22 +74,36 @@ def earliest_offsets(
 
 
 def retry_until_answered(ask: Callable[[], Answer], on_retry: Callable[[], None]) -> Answer:
-    """Asks until there is an answer, however long that takes.
+    """Asks until there is an answer, however long an outage lasts. Says so once if that takes more than 10 s.
 
     Args:
         ask: raises KafkaException if there is no answer.
         on_retry: called before each further attempt.
 
     Raises:
-        UserError: the job lacks a permission, which asking again does not change.
+        UserError: the job lacks a permission, or a topic is gone, which asking again does not change.
     """
+    began = time.monotonic()
+    gone_since: float | None = None
+    told = False
     while True:
         try:
-            return ask()
+            answer = ask()
         except KafkaException as problem:
             error = problem.args[0]
-            if error.code() in FORBIDDEN:
-                raise not_allowed("look after the output topics and the job's consumer groups", error) from None
+        else:
+            if told:
+                log.info("Kafka has answered", extra=logs.event("kafka-answers"))
+            return answer
+        if error.code() in FORBIDDEN:
+            raise not_allowed("look after the output topics and the job's consumer groups", error)
+        now = time.monotonic()
+        gone_since = (gone_since or now) if error.code() in _GONE else None
+        if gone_since is not None and now > gone_since + _GONE_AFTER_S:
+            raise UserError(f"a topic is gone: was it deleted? ({error.str()}); create it, and {START_OVER}")
+        if not told and now > began + _TELL_AFTER_S:
+            log.warning("waiting for an answer from Kafka: %s", error.str(), extra=logs.event("kafka-silent"))
+            told = True
         on_retry()
         while_waiting()
         time.sleep(_RETRY_INTERVAL_S)

@@ -115,5 +115,44 @@ def test_a_missing_permission_is_not_asked_for_again(code):
         retry_until_answered(ask, lambda: None)
 
 
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """Time passes only while something sleeps."""
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "_RETRY_INTERVAL_S", 0.2)
+    return clock
+
+
+def failing_until(clock: SimpleNamespace, time: float, code: int):
+    def ask() -> str:
+        if clock.now < time:
+            raise KafkaException(KafkaError(code))
+        return "answer"
+
+    return ask
+
+
+def test_a_question_without_an_answer_for_10_s_is_told_once_and_so_is_the_answer(clock, caplog):
+    caplog.set_level("INFO")
+    ask = failing_until(clock, 3_700, KafkaError._TIMED_OUT)
+    assert retry_until_answered(ask, lambda: None) == "answer"
+    assert [record.event for record in caplog.records] == ["kafka-silent", "kafka-answers"]
+
+
+def test_a_question_that_is_answered_sooner_is_not_told(clock, caplog):
+    caplog.set_level("INFO")
+    retry_until_answered(failing_until(clock, 109, KafkaError._TIMED_OUT), lambda: None)
+    assert not caplog.records
+
+
+def test_a_topic_that_is_gone_is_not_waited_for(clock):
+    with pytest.raises(UserError, match=r"^a topic is gone: was it deleted\?"):
+        retry_until_answered(failing_until(clock, 3_700, KafkaError.UNKNOWN_TOPIC_OR_PART), lambda: None)
+    assert clock.now < 112
+
+
 def test_a_source_is_named_by_topic_and_partition():
     assert source_name(*ONE) == "clicks/0"
