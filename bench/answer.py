@@ -113,7 +113,13 @@ class Answer:
             if not any(abs(paid_at - time) <= WINDOW for time in bought):
                 self.unmatched_purchases.add(key, value)
 
-    def _add_session(self, user: int, key: bytes, events: list[tuple], purchases: list[tuple]) -> None:
+    def _add_session(
+        self,
+        user: int,
+        key: bytes,
+        events: list[tuple[int, int, str, bytes]],
+        purchases: list[tuple[int, int, bytes, bytes]],
+    ) -> None:
         matches = [
             (time, paid_for == page, -abs(paid_at - time), paid_at, float(amount), amount)
             for time, page, event_type, _ in events

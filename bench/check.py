@@ -55,12 +55,13 @@ def all_sessions(settings: Settings, answer: Answer) -> Verdict:
     decode = msgspec.json.Decoder(_Visit).decode
     written: dict[tuple[int, str, float], list[float]] = {}
     for message in Topics(settings).read(settings.topic_visits):
-        visit = decode(message.value())
+        visit = decode(message.value() or b"")
         written.setdefault((visit.user_id, visit.session_id, visit.amount), []).append(visit.timestamp)
     seen = Counter(
         SessionSeen(user, round(min(times) * 1000), round(max(times) * 1000), len(times), amount)
         for (user, _, amount), times in written.items()
     )
-    wrong = sum(session.events * count for session, count in (answer.sessions - seen).items())
+    missing = (answer.sessions or Counter()) - seen
+    wrong = sum(session.events * count for session, count in missing.items())
     lost = answer.visits.rows - sum(map(len, written.values()))
     return Verdict(wrong - lost, lost)

@@ -98,7 +98,14 @@ def _start(contender: Contender, settings: Settings, directory: Path) -> list[su
     running = []
     for number, process in enumerate(contender.processes):
         arguments = process.format(recovery=directory / "recovery", addresses=addresses).split()
-        measured = [sys.executable, "-m", "bench.measured", directory / f"used-{number}", sys.executable, *arguments]
+        measured = [
+            sys.executable,
+            "-m",
+            "bench.measured",
+            str(directory / f"used-{number}"),
+            sys.executable,
+            *arguments,
+        ]
         environment = variables(settings) | {"BYTEWAX_DATAFLOW_API_PORT": str(ports[count + number])}
         with (directory / f"log-{number}").open("wb") as log:
             running.append(subprocess.Popen(measured, env=environment, stdout=log, stderr=log, start_new_session=True))

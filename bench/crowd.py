@@ -52,7 +52,7 @@ def run(users: int, rate: float, events: int) -> None:
                 rows.setdefault(where, []).append({"key": key, "value": b'{"amount":%d.50%b' % (page, more)})
         for (topic, partition), bunch in rows.items():
             if producer.produce_batch(topic, bunch, partition) < len(bunch):
-                raise RuntimeError(next(row["_error"] for row in bunch if "_error" in row).str())
+                raise RuntimeError(next(str(row["_error"]) for row in bunch if "_error" in row))
         producer.poll(0)
     if producer.flush(60):
         raise RuntimeError("Kafka does not take the rows")

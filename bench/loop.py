@@ -35,7 +35,7 @@ _WRITING = {
     "queue.buffering.max.kbytes": 2_000_000,
 }
 
-Rows = list[dict[str, bytes]]
+Rows = list[dict[str, bytes | None]]
 
 
 class Event(msgspec.Struct, gc=False):
@@ -55,7 +55,7 @@ def copied(messages: list[Message]) -> Rows:
 def decoded(messages: list[Message]) -> Rows:
     rows = []
     for message in messages:
-        value = message.value()
+        value = message.value() or b""
         event = _decode(value)
         value = b'%b,"session_id":"%032x","amount":0}' % (value[:-1], event.page_id)
         rows.append({"key": message.key(), "value": value})
@@ -73,8 +73,9 @@ def run(settings: Settings, work: Callable[[list[Message]], Rows]) -> None:
     while unread:
         messages = consumer.consume(_ROWS, 0.1)
         for message in messages:
-            if message.error():
-                raise RuntimeError(message.error().str())
+            error = message.error()
+            if error is not None:
+                raise RuntimeError(error.str())
         unread -= len(messages)
         rows = work(messages)
         if producer.produce_batch(settings.topic_visits, rows) < len(rows):

@@ -6,17 +6,19 @@ the same once a snapshot has been taken, which leaves what it packed with each s
 """
 
 import argparse
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.state import resident
+from dataflow.clickstream.records import Event
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import decode_event
-from dataflow.clickstream.session_references import ReferenceSerializer
+from dataflow.clickstream.session_references import ReferenceSerializer, SessionReferences
 from dataflow.clickstream.sessions import SessionAccumulator, accumulate, merge
 from dataflow.streaming.hooks import Hooks
 from dataflow.streaming.operators import SessionLogic
@@ -38,13 +40,22 @@ class Held(NamedTuple):
     row: int  # of one event's JSON text
 
 
+class _NoRestorer:
+    """Nothing is resumed here."""
+
+    def prefetch(self, positions: Iterable[int]) -> None: ...
+
+    def event(self, position: int) -> Event:
+        raise KeyError(position)
+
+
 def measure(users: int, events: int) -> Held:
     """Called in a process that has done nothing else."""
-    keeper = ReferenceSerializer(fetcher=None)
+    serializer = ReferenceSerializer(_NoRestorer())
     rules = Rules()
     sessions = SessionWindows(rules.gap, rules.window, SessionAccumulator, accumulate, merge)
-    snapshots = StateCodec(list[tuple[bytes, int, int, keeper.type]], JobFingerprint(1))
-    logic = SessionLogic("sessions", sessions, snapshots, keeper, [], Hooks())
+    codec: StateCodec[Any] = StateCodec(list[tuple[bytes, int, int, SessionReferences]], JobFingerprint(1))
+    logic = SessionLogic("sessions", sessions, codec, serializer, [], Hooks())
     at_first = resident()
     for number in range(events):
         for user in range(users):

@@ -55,7 +55,7 @@ class Closed(NamedTuple):
     arrived: float  # its last row, here
 
 
-def watch(settings: Settings, shop: Popen, job: Popen) -> tuple[list[Closed], float]:
+def watch(settings: Settings, shop: Popen[bytes], job: Popen[bytes]) -> tuple[list[Closed], float]:
     """All sessions that come out, until all are; and when the shop stopped."""
     consumer = Consumer({"bootstrap.servers": settings.brokers, "group.id": "on-time", "fetch.wait.max.ms": 10})
     consumer.assign([TopicPartition(settings.topic_visits, partition, 0) for partition in range(PARTITIONS)])
@@ -71,7 +71,7 @@ def watch(settings: Settings, shop: Popen, job: Popen) -> tuple[list[Closed], fl
         messages = consumer.consume(1_000, 0.05)
         now = time.time()
         for message in messages:
-            visit = decode(message.value())
+            visit = decode(message.value() or b"")
             last_event[visit.session_id] = visit.timestamp  # its rows come in order of time
             arrivals[visit.session_id] = heard = now
         if stopped is None and shop.poll() is not None:
@@ -113,7 +113,9 @@ def measure(users: int, rate: float, seconds: float, brokers: str | None, module
 def oldest(topics: Topics, topic: str) -> float:
     """Seconds by which a row was stored later than it says that it happened, at most."""
     decode = msgspec.json.Decoder(Event).decode
-    return max(message.timestamp()[1] / 1000 - decode(message.value()).timestamp for message in topics.read(topic))
+    return max(
+        message.timestamp()[1] / 1000 - decode(message.value() or b"").timestamp for message in topics.read(topic)
+    )
 
 
 def distribution(delays: list[float]) -> list[str]:

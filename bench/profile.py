@@ -140,7 +140,8 @@ def run_job(settings: Settings, interval: float, *under: str) -> dict[str, float
         run = subprocess.run([*under, *job], env=environment, capture_output=True, text=True, check=False)
         if not used.exists():
             raise RuntimeError(f"the job, or py-spy, failed:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
-        return json.loads(used.read_text())
+        figures: dict[str, float] = json.loads(used.read_text())
+        return figures
 
 
 def exchange(users: int) -> float:

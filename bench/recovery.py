@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -62,7 +63,7 @@ class Topics:
         self._settings = settings
 
     def visits(self) -> int:
-        asked = {place: OffsetSpec.latest() for place in self._places(self._settings.topic_visits)}
+        asked = {place: cast(Any, OffsetSpec).latest() for place in self._places(self._settings.topic_visits)}
         return sum(answer.result().offset for answer in self._admin.list_offsets(asked).values())
 
     def events_read(self) -> int:

@@ -117,7 +117,7 @@ class Made(FixedPartitionedSource[PolledBatch, None]):
         self,
         topic: str,
         crowd: Crowd,
-        steps: tuple,
+        steps: tuple[Any, ...],
         decode: Decode,
         rules: Rules,
         pace: SourceAlignment,
@@ -189,8 +189,8 @@ class Store:
 
     def __init__(self, directory: Path, shards: int) -> None:
         self._directory = directory
-        self._sessions = StateCodec(list, JobFingerprint(shards))
-        self._join = StateCodec(JoinState[Any, Any], JobFingerprint(shards))
+        self._sessions: StateCodec[list[Any]] = StateCodec(list, JobFingerprint(shards))
+        self._join: StateCodec[JoinState[Any, Any]] = StateCodec(JoinState[Any, Any], JobFingerprint(shards))
         init_db_dir(directory, 1)
 
     def size(self) -> int:
@@ -204,7 +204,7 @@ class Store:
         """How many rows of the join the last snapshots hold."""
         return sum(len(state.lefts) + len(state.rights) for state in self._last("join_purchases", self._join))
 
-    def _last(self, step: str, snapshots: StateCodec) -> list:
+    def _last(self, step: str, snapshots: StateCodec[Any]) -> list[Any]:
         query = (
             "SELECT ser_change FROM snaps WHERE step_id LIKE ? GROUP BY state_key HAVING snap_epoch = max(snap_epoch)"
         )

@@ -45,7 +45,7 @@ class Seen(NamedTuple):
 def flow() -> Dataflow:
     settings = load()
     brokers, tail = settings.brokers.split(","), not settings.stop_at_end
-    clock = EventClock(
+    clock: EventClock[Any] = EventClock(
         ts_getter=lambda hit: datetime.fromtimestamp(hit.time, timezone.utc),
         wait_for_system_duration=timedelta(seconds=settings.allowed_lateness),
     )
@@ -64,8 +64,8 @@ def flow() -> Dataflow:
     return flow
 
 
-def decode(message: KafkaSourceMessage) -> Row:
-    return msgspec.json.decode(message.value)
+def decode(message: KafkaSourceMessage[Any, Any]) -> Row:
+    return msgspec.json.decode(message.value, type=Row)
 
 
 def join(window: float) -> Callable[[Seen | None, Row], tuple[Seen, list[Hit]]]:
@@ -91,7 +91,7 @@ def add(hits: list[Hit], hit: Hit) -> list[Hit]:
     return hits
 
 
-def visits(closed: tuple[str, tuple[int, list[Hit]]]) -> Iterator[KafkaSinkMessage]:
+def visits(closed: tuple[str, tuple[int, list[Hit]]]) -> Iterator[KafkaSinkMessage[bytes, bytes]]:
     """The rows of a session."""
     user, (_, hits) = closed
     hits.sort(key=lambda hit: hit.time)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import accumulate, count
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from confluent_kafka import Producer
@@ -160,7 +160,7 @@ def load(workload: Workload, settings: Settings, answer: Answer) -> None:
     """Writes a workload into the settings' two input topics, which are empty, and its right answer into `answer`."""
     producer = Producer({**settings.client, **_LOADING})
     partitions: dict[int, int] = {}
-    chunks: dict[tuple[str, int], list[dict]] = {}
+    chunks: dict[tuple[str, int], list[dict[str, Any]]] = {}
 
     def send(topic: str, partition: int) -> None:
         rows = chunks.pop((topic, partition))

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -144,7 +145,7 @@ class RealKafka:
         """The addresses of one of the listeners, by broker."""
         addresses = re.compile(rf"{name}://([^,]+)")
         return {
-            broker: addresses.search(environment["KAFKA_ADVERTISED_LISTENERS"])[1]
+            broker: addresses.findall(environment["KAFKA_ADVERTISED_LISTENERS"])[0]
             for broker, environment in self._environments.items()
         }
 
@@ -266,12 +267,14 @@ def _environments(directory: Path, nodes: int) -> Environments:
         voters = environment["KAFKA_CONTROLLER_QUORUM_VOTERS"].split(",")[:nodes]
         environment["KAFKA_CONTROLLER_QUORUM_VOTERS"] = ",".join(voters)
         for key in ("KAFKA_CONTROLLER_QUORUM_VOTERS", "KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS"):
-            environment[key] = ADDRESS.sub(
-                lambda found, own=name: move(own if found[1] in ("", "localhost") else found[1], found[2]),
-                environment[key],
-            )
+            environment[key] = ADDRESS.sub(partial(_moved, move, name), environment[key])
         environments[broker] = {**environment, "KAFKA_LOG_DIRS": str(directory / f"kafka-{broker}" / "data")}
     return environments
+
+
+def _moved(move: Callable[[str, str], str], own: str, found: re.Match[str]) -> str:
+    """An address in a broker's properties, where it is here; `own` is the broker's name."""
+    return move(own if found[1] in ("", "localhost") else found[1], found[2])
 
 
 def _free_ports() -> Iterator[int]:
