@@ -37,7 +37,9 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the job notes beside the start offset of a partition."""
 
     topic_id: str = ""  # Kafka's id of the topic; "": not known
-    settings: dict[str, float | str] = {}  # those under which the topic's rows were written; for partition 0 only
+    # for partition 0 only: the settings under which the topic's rows were written, and Kafka's ids of the inputs
+    settings: dict[str, float | str] = {}
+    inputs: dict[str, str] = {}
     lease: LeaseRecord | None = None
     drain: str = ""  # id of the lease whose processes are to drain
 

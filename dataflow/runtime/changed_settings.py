@@ -1,11 +1,11 @@
 """Refuses a change of settings under which rows that are in the outputs would be written again, in another form.
 
-The outputs note under which settings their rows were written (see `dataflow.kafka.job_metadata`). A replay makes the
+The outputs note of which inputs and under which settings their rows were written (see `dataflow.kafka.job_metadata`). A replay makes the
 same rows only under the same settings, so a change has to wait until nothing is to be replayed: until the job has been
 stopped, not killed, and goes on from its recovery store.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from dataflow.kafka.job_metadata import MetadataEntry, Note
 from dataflow.kafka.offsets import PartitionId
@@ -27,6 +27,31 @@ def noted_settings(entries: Mapping[PartitionId, MetadataEntry]) -> dict[str, Va
         if number == 0:
             noted |= entry.note.settings
     return noted
+
+
+def refuse_other_inputs(
+    entries: Mapping[PartitionId, MetadataEntry],
+    topic_ids: Mapping[str, str],
+    ends: Callable[[], Mapping[PartitionId, int]],
+    from_latest: bool,
+) -> None:
+    """Raises UserError if an input was created again, and the outputs hold rows of the one before.
+
+    Args:
+        entries: of the output partitions; their offsets are where the job began.
+        topic_ids: Kafka's ids of the inputs, by name, as far as they are known.
+        ends: asks for the present ends of the output partitions.
+        from_latest: whether the job began at the ends of its inputs, which say nothing in another topic.
+    """
+    noted: dict[str, str] = {}
+    for entry in entries.values():
+        noted |= entry.note.inputs
+    for topic, id in topic_ids.items():
+        if noted.get(topic, id) == id:
+            continue
+        found = ends()
+        if from_latest or any(found[partition_id] > entry.offset for partition_id, entry in entries.items()):
+            raise UserError(f"topic {topic} was created again since the job began with it; {START_OVER}")
 
 
 def rows_to_replay(
@@ -62,15 +87,20 @@ def refuse(changed: Mapping[str, tuple[Value, Value]], rows: int) -> None:
 
 
 def with_notes(
-    entries: Mapping[PartitionId, MetadataEntry], settings: Mapping[str, Value], topic_ids: Mapping[str, str]
+    entries: Mapping[PartitionId, MetadataEntry],
+    settings: Mapping[str, Value],
+    topic_ids: Mapping[str, str],
+    inputs: Collection[str],
 ) -> dict[PartitionId, MetadataEntry]:
     """The entries, with the settings and the ids of the topics under which rows are written from now on."""
-    return {
-        (topic, number): entry._replace(
-            note=Note(topic_ids.get(topic, entry.note.topic_id), dict(settings) if number == 0 else {})
-        )
-        for (topic, number), entry in entries.items()
-    }
+    input_ids = {topic: id for topic, id in topic_ids.items() if topic in inputs}
+    noted: dict[PartitionId, MetadataEntry] = {}
+    for (topic, number), entry in entries.items():
+        note = Note(topic_ids.get(topic, entry.note.topic_id))
+        if number == 0:
+            note = Note(note.topic_id, dict(settings), {**entry.note.inputs, **input_ids})
+        noted[topic, number] = entry._replace(note=note)
+    return noted
 
 
 def shown(value: Value) -> str:

@@ -128,13 +128,15 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     if process_info.store is not None:
         drop_unfinished_epochs(process_info.store)
     if isinstance(lease, Lease):
+        input_ids = {topic: id for topic, id in ids.items() if topic in settings.inputs}
+        changed_settings.refuse_other_inputs(entries, input_ids, deduplicator.stable_ends, settings.start == "latest")
         changed = changed_settings.changes(changed_settings.noted_settings(entries), fingerprint.settings)
         if changed:
             states = _sink_states(process_info.store, settings, codec)
             changed_settings.refuse(
                 changed, changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends())
             )
-        lease.note(changed_settings.with_notes(entries, fingerprint.settings, ids))
+        lease.note(changed_settings.with_notes(entries, fingerprint.settings, ids, settings.inputs))
     outage_grace = round(settings.outage_grace * SECOND)
     topic_watch = TopicWatch(admin, ids)
     end_offsets = EndOffsetPoller(admin, connection, read, settings.group, outage_grace, topic_watch.check)

@@ -91,6 +91,20 @@ def test_a_topic_created_again_while_the_job_runs_ends_it_within_seconds(
 
 
 @pytest.mark.slow
+def test_an_input_created_again_is_refused_also_where_no_snapshot_knows_it(
+    shop: Settings, real_kafka: RealKafka, programs: Programs, tmp_path: Path
+) -> None:
+    write(shop.brokers, a_log(shop, NOON, keyed=True, events=200))
+    job = start(programs, shop, tmp_path / "recovery", "-s", "3600")
+    wait_until(lambda: count_visits(shop) > 50, "the job writes", job)
+    job.kill()
+    job.wait()
+    create_again(real_kafka, shop.topic_purchases)
+    for command in ("dataflow", "-r", str(tmp_path / "recovery")), ("bytewax.run", "dataflow:flow"):
+        assert_refused(programs.run(*command, **environment(shop)), shop.topic_purchases)
+
+
+@pytest.mark.slow
 def test_a_topic_that_is_gone_ends_the_job_in_one_line(
     shop: Settings, real_kafka: RealKafka, programs: Programs, tmp_path: Path
 ) -> None:

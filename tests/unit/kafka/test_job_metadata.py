@@ -61,7 +61,7 @@ def test_a_first_start_stores_the_present_ends_and_the_topics_id():
 
 
 def test_a_later_start_returns_what_is_stored():
-    stored = MetadataEntry(3, Note("id-1", {"session_gap": 20.0}, LeaseRecord("some start")))
+    stored = MetadataEntry(3, Note("id-1", {"session_gap": 20.0}, lease=LeaseRecord("some start")))
     metadata = Metadata({("visits", 0): stored})
     assert read_entries(metadata, None, {"visits": 1}, IDS) == {("visits", 0): stored}
 
@@ -113,7 +113,9 @@ def test_a_note_is_read_as_it_was_written(monkeypatch):
     monkeypatch.setattr(module, "Consumer", Committed)
     metadata = JobMetadata(SimpleNamespace(properties={}), "group")
     lease = LeaseRecord("start", "host", "boot", "1", "42", "7", 3, 2**60)
-    entry = MetadataEntry(3, Note("id", {"session_gap": 0.1, "partitioner": "crc32"}, lease, "start"))
+    entry = MetadataEntry(
+        3, Note("id", {"session_gap": 0.1, "partitioner": "crc32"}, {"clicks": "one"}, lease, "start")
+    )
     metadata.write({("visits", 0): entry})
     assert metadata.read([("visits", 0)]) == {("visits", 0): entry}
 

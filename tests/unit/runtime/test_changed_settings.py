@@ -5,7 +5,14 @@ import pytest
 from dataflow.kafka.job_metadata import MetadataEntry, Note
 from dataflow.kafka.replayed_rows import PendingRows
 from dataflow.kafka.sink import SinkState
-from dataflow.runtime.changed_settings import changes, noted_settings, refuse, rows_to_replay, with_notes
+from dataflow.runtime.changed_settings import (
+    changes,
+    noted_settings,
+    refuse,
+    refuse_other_inputs,
+    rows_to_replay,
+    with_notes,
+)
 from dataflow.streaming.errors import UserError
 
 ONE, TWO = ("visits", 0), ("visits", 1)
@@ -13,16 +20,39 @@ ENTRIES = {ONE: MetadataEntry(10, Note("id", {"session_gap": 20.0})), TWO: Metad
 
 
 def test_settings_are_noted_once_a_topic_beside_its_id():
-    noted = with_notes(ENTRIES, {"session_gap": 30.0}, {"visits": "other"})
+    noted = with_notes(ENTRIES, {"session_gap": 30.0}, {"visits": "other", "clicks": "one"}, ["clicks"])
     assert noted == {
-        ONE: MetadataEntry(10, Note("other", {"session_gap": 30.0})),
+        ONE: MetadataEntry(10, Note("other", {"session_gap": 30.0}, {"clicks": "one"})),
         TWO: MetadataEntry(20, Note("other")),
     }
     assert noted_settings(noted) == {"session_gap": 30.0}
 
 
 def test_an_id_that_brokers_do_not_tell_stays_as_it_was_noted():
-    assert with_notes(ENTRIES, {}, {})[TWO].note.topic_id == "id"
+    assert with_notes(ENTRIES, {}, {}, [])[TWO].note.topic_id == "id"
+
+
+NOTED = {ONE: MetadataEntry(10, Note(inputs={"clicks": "one"})), TWO: MetadataEntry(20)}
+SOME_ROWS, NO_ROWS = {ONE: 10, TWO: 21}, {ONE: 10, TWO: 20}
+
+
+@pytest.mark.parametrize(
+    ("ids", "ends", "from_latest", "is_refused"),
+    [
+        pytest.param({"clicks": "one"}, SOME_ROWS, False, False, id="the same"),
+        pytest.param({}, SOME_ROWS, False, False, id="not known now"),
+        pytest.param({"clicks": "one", "more": "two"}, SOME_ROWS, False, False, id="another one not known then"),
+        pytest.param({"clicks": "two"}, SOME_ROWS, False, True, id="created again, with rows of the one before"),
+        pytest.param({"clicks": "two"}, NO_ROWS, False, False, id="created again before there was a row"),
+        pytest.param({"clicks": "two"}, NO_ROWS, True, True, id="the noted beginning says nothing in it"),
+    ],
+)
+def test_an_input_that_was_created_again_is_refused_also_without_a_snapshot(ids, ends, from_latest, is_refused):
+    if not is_refused:
+        refuse_other_inputs(NOTED, ids, lambda: ends, from_latest)
+    else:
+        with pytest.raises(UserError, match=r"^topic clicks was created again since the job began with it; start over"):
+            refuse_other_inputs(NOTED, ids, lambda: ends, from_latest)
 
 
 def test_a_setting_that_was_never_noted_has_not_changed():
