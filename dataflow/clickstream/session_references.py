@@ -37,7 +37,7 @@ class ReferenceSerializer:
     """A `StateSerializer` for `SessionAccumulator`: snapshots hold the positions of events, not the events.
 
     Args:
-        fetcher: fetches the events again after a resume.
+        restorer: fetches the events again after a resume.
 
     Events are only ever appended to a session. What was packed for the last snapshot stays packed, so the next one costs
     only what arrived in between.
@@ -45,8 +45,8 @@ class ReferenceSerializer:
 
     type = SessionReferences
 
-    def __init__(self, fetcher: EventRestorer) -> None:
-        self._fetcher = fetcher
+    def __init__(self, restorer: EventRestorer) -> None:
+        self._restorer = restorer
 
     def pack(self, accumulator: SessionAccumulator, packed: SessionReferences | None) -> SessionReferences:
         events, count = accumulator.events, len(accumulator.events)
@@ -60,10 +60,10 @@ class ReferenceSerializer:
         return packed
 
     def prefetch(self, packed: SessionReferences) -> None:
-        self._fetcher.prefetch(_positions(packed))
+        self._restorer.prefetch(_positions(packed))
 
     def unpack(self, packed: SessionReferences) -> SessionAccumulator:
-        return SessionAccumulator([self._fetcher.event(position) for position in _positions(packed)], packed.best)
+        return SessionAccumulator([self._restorer.event(position) for position in _positions(packed)], packed.best)
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -78,7 +78,7 @@ class OutputReader(Protocol):
 
 
 class WriterLease(Protocol):
-    """What is needed of `Lease`."""
+    """What is needed of `Lease` or `LeaseFollower`."""
 
     def take(self) -> None: ...
     def join(self) -> None: ...

@@ -40,8 +40,9 @@ class EndOffsetPoller:
     """Asks the brokers regularly, in a thread of its own, so that no source waits for an answer.
 
     While no answer comes, a leader has rows above the high watermark, or too few replicas are in sync for the partition
-    to take rows, no end is sure, nor for a grace period afterwards: rows that were to be written during an outage are written after it, and must not be late. A process
-    that has just started cannot know of an outage, so it begins with such a period. One for all workers of a process.
+    to take rows, no end is sure, nor for a grace period afterwards: rows that were to be written during an outage are
+    written after it, and must not be late. A process that has just started cannot know of an outage, so it begins with
+    such a period. One for all workers of a process.
 
     Args:
         admin: asks for the ends.

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Collection
-from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicMetadata
 
 from dataflow.kafka.client import is_mock
-from dataflow.kafka.offsets import PartitionId
+from dataflow.kafka.offsets import PartitionId, result_by
 
 _TIMEOUT_S = 2.0
 _ASK_AGAIN_S = 60.0  # somebody may change the configuration
@@ -47,6 +46,7 @@ class InSyncReplicas:
             self._is_mock = is_mock(self._admin)
         if self._is_mock:
             return
+        deadline = time.monotonic() + _TIMEOUT_S + 1
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in self._topics]
         try:
             answers = self._admin.describe_configs(resources, request_timeout=_TIMEOUT_S)
@@ -54,6 +54,6 @@ class InSyncReplicas:
             return
         for resource, answer in answers.items():
             try:
-                self._least[resource.name] = int(answer.result(_TIMEOUT_S)[_SETTING].value)
-            except (KafkaException, FutureTimeoutError, KeyError, TypeError, ValueError):
+                self._least[resource.name] = int(result_by(answer, deadline)[_SETTING].value)
+            except (KafkaException, KeyError, TypeError, ValueError):
                 continue  # as it was

@@ -24,7 +24,7 @@ _MARGIN_S = 1.0  # beyond that, until the client reports that there is none
 _RETRY_INTERVAL_S = 0.2
 _TELL_AFTER_S = 10.0
 _GONE_AFTER_S = 10.0  # a broker that has just started may not know a topic yet
-_GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 FORBIDDEN = (KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 # the client's stubs have these functions without types
@@ -98,7 +98,7 @@ def retry_until_answered(ask: Callable[[], Answer], on_retry: Callable[[], None]
         if error.code() in FORBIDDEN:
             raise not_allowed("look after the output topics and the job's consumer groups", error)
         now = time.monotonic()
-        gone_since = (gone_since or now) if error.code() in _GONE else None
+        gone_since = (gone_since or now) if error.code() in GONE else None
         if gone_since is not None and now > gone_since + _GONE_AFTER_S:
             raise UserError(f"a topic is gone: was it deleted? ({error.str()}); create it, and {START_OVER}")
         if not told and now > began + _TELL_AFTER_S:
@@ -151,21 +151,23 @@ def _list_offsets(
         return offsets, error
     for partition, answer in answers.items():
         try:
-            offset = _result(answer, deadline)
+            info = result_by(answer, deadline)
         except KafkaException as error:
             failure = error
             continue
-        if offset.offset >= 0:
-            offsets[partition.topic, partition.partition] = offset
+        if info.offset >= 0:
+            offsets[partition.topic, partition.partition] = EndOffset(info.offset, info.leader_epoch)
         else:  # for a broker that cannot be reached librdkafka does not always report an error
             failure = KafkaException(KafkaError(KafkaError._TIMED_OUT))
     return offsets, failure
 
 
-def _result(answer: Future[Any], deadline: float) -> EndOffset:
+def result_by(answer: Future[Any], deadline: float) -> Any:
+    """What an admin client answers until a monotonic time. Raises KafkaException if it is an error, or none has come.
+
+    The limit is our own: while a broker is frozen, the client exceeds its request timeout by minutes.
+    """
     try:
-        # with a limit of its own: while a broker is frozen, the client exceeds its request timeout by minutes
-        info = answer.result(max(0.0, deadline - time.monotonic()))
+        return answer.result(max(0.0, deadline - time.monotonic()))
     except FutureTimeoutError:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
-    return EndOffset(info.offset, info.leader_epoch)

@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 from dataflow.kafka.client import Connection
 from dataflow.kafka.end_offset_poller import ConfirmedEnd
 from dataflow.kafka.messages import Message, consume
-from dataflow.kafka.offsets import PartitionId, end_offsets, source_name
+from dataflow.kafka.offsets import GONE, PartitionId, end_offsets, source_name
 from dataflow.observability import lifecycle, liveness, logs, metrics
 from dataflow.observability.clock import JobClock
 from dataflow.observability.clock import clock as job_clock
@@ -400,7 +400,7 @@ class _PartitionSource:
                 f"{self._source}: offset {self._offset} is not in Kafka (any more); its rows were removed before they were "
                 f"read, or the topic was created again. Raise its retention, and {START_OVER}"
             )
-        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+        if error.code() in GONE:
             raise UserError(f"{self._source} is gone: was the topic deleted?")
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise UserError(f"{self._source}: not allowed to read it ({error.str()}); grant it and start again")

@@ -3,12 +3,12 @@
 import logging
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import is_mock, while_waiting
+from dataflow.kafka.offsets import result_by
 from dataflow.observability import logs
 from dataflow.streaming.errors import START_OVER, UserError
 
@@ -81,9 +81,7 @@ def _ask(admin: AdminClient, topics: Collection[str]) -> tuple[dict[str, str], d
         return ids, dict.fromkeys(topics, error.args[0])
     for name, answer in answers.items():
         try:
-            ids[name] = str(answer.result(max(0.0, deadline - time.monotonic())).topic_id)
+            ids[name] = str(result_by(answer, deadline).topic_id)
         except KafkaException as error:
             errors[name] = error.args[0]
-        except FutureTimeoutError:
-            errors[name] = KafkaError(KafkaError._TIMED_OUT)
     return ids, errors

@@ -7,25 +7,23 @@ own differs.
 """
 
 import logging
-import threading
 import time
 
 from dataflow.observability import logs
+from dataflow.streaming.time import SECOND
 
 log = logging.getLogger("visits")
 
-_SECOND = 1_000_000
-_STEP_US = 1 * _SECOND  # a jump of the wall clock that is reported
-_SKEW_US = 2 * _SECOND  # a difference between two processes' clocks that is corrected; less is within what is measured
+_STEP_US = 1 * SECOND  # a jump of the wall clock that is reported
+_SKEW_US = 2 * SECOND  # a difference between two processes' clocks that is corrected; less is within what is measured
 
 
 class JobClock:
     """Times in microseconds since the Unix epoch."""
 
     def __init__(self) -> None:
-        self._base = _wall() - _monotonic()
-        self._step = 0  # by how much the wall clock has been seen to differ
-        self._lock = threading.Lock()  # guards _step, so that two threads do not report the same jump
+        self._base = self._host_base = _wall() - _monotonic()
+        self._step = 0  # by how much the host's clock has jumped, as far as it was reported
 
     def now(self) -> int:
         """The time by this clock."""
@@ -46,22 +44,21 @@ class JobClock:
             self._base += difference
             log.warning(
                 "the clock of this host is %.1f s %s that of the job's first process, whose time is used; correct it",
-                abs(difference) / _SECOND,
+                abs(difference) / SECOND,
                 "behind" if difference > 0 else "ahead of",
                 extra=logs.event("clock-skew"),
             )
 
     def report_step(self) -> None:
-        """Logs it once if the host's wall clock has jumped. Called about once a second."""
-        with self._lock:
-            step = _wall() - _monotonic() - _started
-            if abs(step - self._step) > _STEP_US:
-                log.warning(
-                    "the host's clock has jumped by %+.1f s; event time does not follow it",
-                    (step - self._step) / _SECOND,
-                    extra=logs.event("clock-step"),
-                )
-                self._step = step
+        """Logs it once if the host's wall clock has jumped. Called by one thread, about once a second."""
+        step = _wall() - _monotonic() - self._host_base
+        if abs(step - self._step) > _STEP_US:
+            log.warning(
+                "the host's clock has jumped by %+.1f s; event time does not follow it",
+                (step - self._step) / SECOND,
+                extra=logs.event("clock-step"),
+            )
+            self._step = step
 
 
 def _wall() -> int:
@@ -72,5 +69,4 @@ def _monotonic() -> int:
     return time.monotonic_ns() // 1_000
 
 
-_started = _wall() - _monotonic()
 clock = JobClock()  # of this process

@@ -189,8 +189,7 @@ def set_function(gauge: Gauge, read: Callable[[], float]) -> None:
 
 def value(metric: Counter | Gauge) -> float:
     """The present value of a metric, all labels together."""
-    samples = (sample for family in metric.collect() for sample in family.samples)
-    return sum(sample.value for sample in samples if not sample.name.endswith("_created"))
+    return sum(by_topic(metric).values())
 
 
 def by_topic(metric: Counter | Gauge) -> dict[str, float]:

@@ -1,11 +1,11 @@
 """Refuses a change of settings under which rows that are in the outputs would be written again, in another form.
 
-The outputs note of which inputs and under which settings their rows were written (see `dataflow.kafka.job_metadata`). A replay makes the
-same rows only under the same settings, so a change has to wait until nothing is to be replayed: until the job has been
-stopped, not killed, and goes on from its recovery store.
+The outputs note of which inputs and under which settings their rows were written (see `dataflow.kafka.job_metadata`).
+A replay makes the same rows only under the same settings, so a change has to wait until nothing is to be replayed: until
+the job has been stopped, not killed, and goes on from its recovery store.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 from dataflow.kafka.job_metadata import MetadataEntry, Note
 from dataflow.kafka.offsets import PartitionId
@@ -23,9 +23,8 @@ def changes(before: Mapping[str, Value], now: Mapping[str, Value]) -> dict[str, 
 def noted_settings(entries: Mapping[PartitionId, MetadataEntry]) -> dict[str, Value]:
     """The settings under which the rows in the outputs were written; empty if nothing is noted."""
     noted: dict[str, Value] = {}
-    for (_, number), entry in entries.items():
-        if number == 0:
-            noted |= entry.note.settings
+    for entry in entries.values():
+        noted |= entry.note.settings
     return noted
 
 
@@ -82,21 +81,21 @@ def refuse(changed: Mapping[str, tuple[Value, Value]], rows: int) -> None:
         now = ", ".join(shown(value) for _, value in changed.values())
         raise UserError(
             f"{rows:,} rows in the outputs were written with {was} and would be written again with {now}. Start the job "
-            f"as it was, with its recovery store, let it catch up and close its open sessions, stop it (SIGTERM) and change that then; or {START_OVER}"
+            "as it was, with its recovery store, let it catch up and close its open sessions, stop it (SIGTERM) and change "
+            f"that then; or {START_OVER}"
         )
 
 
 def with_notes(
     entries: Mapping[PartitionId, MetadataEntry],
     settings: Mapping[str, Value],
-    topic_ids: Mapping[str, str],
-    inputs: Collection[str],
+    output_ids: Mapping[str, str],
+    input_ids: Mapping[str, str],
 ) -> dict[PartitionId, MetadataEntry]:
     """The entries, with the settings and the ids of the topics under which rows are written from now on."""
-    input_ids = {topic: id for topic, id in topic_ids.items() if topic in inputs}
     noted: dict[PartitionId, MetadataEntry] = {}
     for (topic, number), entry in entries.items():
-        note = Note(topic_ids.get(topic, entry.note.topic_id))
+        note = Note(output_ids.get(topic, entry.note.topic_id))
         if number == 0:
             note = Note(note.topic_id, dict(settings), {**entry.note.inputs, **input_ids})
         noted[topic, number] = entry._replace(note=note)

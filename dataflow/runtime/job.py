@@ -136,7 +136,7 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
             changed_settings.refuse(
                 changed, changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends())
             )
-        lease.note(changed_settings.with_notes(entries, fingerprint.settings, ids, settings.inputs))
+        lease.note(changed_settings.with_notes(entries, fingerprint.settings, ids, input_ids))
     outage_grace = round(settings.outage_grace * SECOND)
     topic_watch = TopicWatch(admin, ids)
     end_offsets = EndOffsetPoller(admin, connection, read, settings.group, outage_grace, topic_watch.check)
@@ -193,10 +193,11 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
 
 def _sink_states(store: Path | None, settings: Settings, codec: StateCodec[SinkState]) -> dict[PartitionId, SinkState]:
     """The states from which the sinks will resume."""
+    if store is None:
+        return {}
     return {
         (settings.topic(spec), int(part)): codec.unpack(state)
         for spec in OUTPUTS
-        if store is not None
         for part, state in recovery_store.states(store, f"{FLOW}.write_{spec.step_name}").items()
     }
 

@@ -132,7 +132,7 @@ class StateCodec(Generic[State]):
         if head.job and head.job != self._fingerprint.job:
             raise UserError(
                 f"the recovery store is of the job {head.job!r} and this one is {self._fingerprint.job!r}; "
-                f"set VISITS_GROUP={head.job}, or use an empty store"
+                f"set VISITS_GROUP={head.job}, or {START_OVER}"
             )
         for name, before in head.topic_ids.items():
             if self._topic_ids.get(name, before) != before:

@@ -15,7 +15,6 @@ class Host:
         self.wall, self.monotonic = 1_700_000_000 * SECOND, 5 * SECOND
         monkeypatch.setattr(module, "_wall", lambda: self.wall)
         monkeypatch.setattr(module, "_monotonic", lambda: self.monotonic)
-        monkeypatch.setattr(module, "_started", self.wall - self.monotonic)
 
     def pass_time(self, seconds: float) -> None:
         self.wall += round(seconds * SECOND)

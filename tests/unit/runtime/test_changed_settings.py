@@ -20,7 +20,7 @@ ENTRIES = {ONE: MetadataEntry(10, Note("id", {"session_gap": 20.0})), TWO: Metad
 
 
 def test_settings_are_noted_once_a_topic_beside_its_id():
-    noted = with_notes(ENTRIES, {"session_gap": 30.0}, {"visits": "other", "clicks": "one"}, ["clicks"])
+    noted = with_notes(ENTRIES, {"session_gap": 30.0}, {"visits": "other"}, {"clicks": "one"})
     assert noted == {
         ONE: MetadataEntry(10, Note("other", {"session_gap": 30.0}, {"clicks": "one"})),
         TWO: MetadataEntry(20, Note("other")),
@@ -29,7 +29,7 @@ def test_settings_are_noted_once_a_topic_beside_its_id():
 
 
 def test_an_id_that_brokers_do_not_tell_stays_as_it_was_noted():
-    assert with_notes(ENTRIES, {}, {}, [])[TWO].note.topic_id == "id"
+    assert with_notes(ENTRIES, {}, {}, {})[TWO].note.topic_id == "id"
 
 
 NOTED = {ONE: MetadataEntry(10, Note(inputs={"clicks": "one"})), TWO: MetadataEntry(20)}
