@@ -1,9 +1,10 @@
 """The connection to the cluster: what every client starts from, and the checks before anything runs."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -136,3 +137,12 @@ def _check_allowed(connection: Connection, topics: Iterable[str]) -> None:
         error = consumer.list_topics(name, timeout=_TIMEOUT_S).topics[name].error
         if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             raise UserError(f"{name}: not allowed to see it ({error.str()}); grant it and start again")
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def close_aside(client: _Closable) -> None:
+    """Closes a client that may be stuck, and does not wait for it."""
+    threading.Thread(target=client.close, name="close stalled client", daemon=True).start()

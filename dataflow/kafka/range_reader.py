@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflow.kafka.client import Connection, connect, count_partitions
+from dataflow.kafka.client import Connection, close_aside, connect, count_partitions
 from dataflow.kafka.messages import Message
 from dataflow.kafka.offsets import PartitionId, earliest_offsets, end_offsets, source_name
 from dataflow.streaming.errors import UserError
@@ -17,6 +17,7 @@ from dataflow.streaming.errors import UserError
 _BATCH = 10_000  # messages
 _POLL_S = 0.1
 _SEEK_OVER = 20_000  # rows that are not wanted: from so many on, a seek is faster than to read them
+_STALLED_AFTER_S = 10.0  # without any message: then a new consumer reads on, see `dataflow.kafka.stalled_reads`
 _TIMEOUT_S = 30.0  # without any message, and for offsets
 _RETRY_INTERVAL_S = 0.2
 _MISSING = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
@@ -89,16 +90,20 @@ def read_ranges(
     total, done = sum(cursor.left() for cursor in cursors.values()), 0
     if not cursors:
         return
-    consumer = open_consumer()
+    consumer = _open_at(open_consumer, cursors)
+    last_message, stalled_after_s = time.monotonic(), _STALLED_AFTER_S
     try:
-        consumer.assign([TopicPartition(*partition_id, cursor.next) for partition_id, cursor in cursors.items()])
-        last_message = time.monotonic()
         while cursors:
             messages: Sequence[Message] = consumer.consume(_BATCH, _POLL_S)
+            silent_s = time.monotonic() - last_message
             if messages:
-                last_message = time.monotonic()
-            elif timeout_s is not None and time.monotonic() > last_message + timeout_s:
+                last_message, stalled_after_s = time.monotonic(), _STALLED_AFTER_S
+            elif timeout_s is not None and silent_s > timeout_s:
                 raise UserError(f"Kafka has stopped answering; {len(cursors)} partitions are not read to their end")
+            elif silent_s > stalled_after_s:
+                close_aside(consumer)
+                consumer = _open_at(open_consumer, cursors)
+                stalled_after_s *= 2
             for message in messages:
                 partition_id, offset, error = (message.topic(), message.partition()), message.offset(), message.error()
                 cursor = cursors.get(partition_id)
@@ -135,6 +140,12 @@ def read_ranges(
                 while_waiting()
     finally:
         consumer.close()
+
+
+def _open_at(open_consumer: Callable[[], RangeConsumer], cursors: Mapping[PartitionId, "_Cursor"]) -> RangeConsumer:
+    consumer = open_consumer()
+    consumer.assign([TopicPartition(*partition_id, cursor.next) for partition_id, cursor in cursors.items()])
+    return consumer
 
 
 class _Cursor:

@@ -18,10 +18,11 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflow.kafka.client import Connection
+from dataflow.kafka.client import Connection, close_aside
 from dataflow.kafka.end_offset_poller import ConfirmedEnd
 from dataflow.kafka.messages import Message, consume
 from dataflow.kafka.offsets import GONE, PartitionId, end_offsets, source_name
+from dataflow.kafka.stalled_reads import StallDetector
 from dataflow.observability import lifecycle, liveness, logs, metrics
 from dataflow.observability.clock import JobClock
 from dataflow.observability.clock import clock as job_clock
@@ -327,6 +328,7 @@ class _PartitionSource:
         self._reader = PartitionReader(self._source, decode, context.lateness, state.max_timestamp)
         self._alignment = AlignedSource(context.alignment)
         self._counters = metrics.InputCounters(partition_id[0])
+        self._stall_detector = StallDetector(self._source)
         self._offset = state.offset  # of the next message, or OFFSET_BEGINNING
         self._caught_up_at = 0  # time of the last end that was reached, in microseconds
         self.poll_at = 0  # time of the next poll, in microseconds; 0: at once
@@ -346,6 +348,10 @@ class _PartitionSource:
             self.poll_at = now + _PAUSED_US
             return None
         messages = self._consume()
+        if messages:
+            self._stall_detector.record_delivery()
+        elif self._stall_detector.is_stalled(now, self._offset, self._context.end_offsets.end(self._source)):
+            self._replace_consumer()
         self.poll_at = now + _IDLE_US if len(messages) < _MAX_ROWS else 0
         self.ended = self._stop_at is not None and self._offset >= self._stop_at
         read_at = clock.now()
@@ -371,6 +377,11 @@ class _PartitionSource:
         self._context.end_offsets.unwatch(self._partition_id)
         self._context.progress.forget(self._source)
         self._consumer.close()
+
+    def _replace_consumer(self) -> None:
+        close_aside(self._consumer)
+        self._consumer = self._context.open_consumer(self._partition_id)
+        self._consumer.start(self._offset)
 
     def _consume(self) -> list[Message]:
         """The next messages; moves the offset past them."""

@@ -121,6 +121,17 @@ def test_without_a_message_for_longer_than_the_timeout_it_gives_up():
     assert consumer.closed
 
 
+def test_a_consumer_that_delivers_nothing_for_long_is_replaced_by_one_that_reads_on(monkeypatch):
+    monkeypatch.setattr(range_reader, "_STALLED_AFTER_S", 0.0)
+    monkeypatch.setattr(range_reader, "close_aside", lambda consumer: consumer.close())
+    stalled, next_one = MemoryConsumer([row(0)], []), MemoryConsumer([row(1)])
+    consumers = [next_one, stalled]
+    messages = list(read_ranges(consumers.pop, {ONE: [OffsetRange(0, 2)]}))
+    assert [message.offset() for message in messages] == [0, 1]
+    assert stalled.closed and next_one.closed
+    assert next_one.assigned == [("visits", 0, 1)]
+
+
 def test_a_reader_that_is_left_early_closes_its_consumer():
     consumer = MemoryConsumer([row(0), row(1)])
     messages = read_ranges(lambda: consumer, {ONE: [OffsetRange(0, 2)]})

@@ -1,6 +1,7 @@
 """The source's logic for one partition and for a split, with a consumer and a clock that the test controls."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -175,6 +176,13 @@ def rest_of(world: World, split) -> float | None:
     return world.rests[0] if world.rests else None
 
 
+def poll_until_closed(consumer: Consumer) -> None:
+    deadline = time.monotonic() + 10
+    while not consumer.closed:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
 def snapshot_of(**states: SourceState) -> bytes:
     numbered = {int(name.removeprefix("p")): state for name, state in states.items()}
     return StateCodec(dict[int, SourceState], FINGERPRINT).pack(numbered)
@@ -240,6 +248,38 @@ def test_an_end_that_is_reported_again_does_not_move_the_offset_back(world):
     world.poll(split, row(0), row(1))
     world.poll(split, end_of_partition(1))
     assert states_in(split.snapshot())[0].offset == 2
+
+
+# --- a consumer that the client library has forgotten ---
+
+
+def silent_for(world: World, split, seconds: int, end: int) -> None:
+    """Polls once a second; brokers go on telling the end."""
+    for _ in range(seconds):
+        world.end_offsets.ends[SOURCE] = ConfirmedEnd(world.now + SECOND, end, sure=False)
+        world.poll(split)
+
+
+def test_a_consumer_that_delivers_nothing_of_a_partition_that_holds_more_is_replaced(world, caplog):
+    caplog.set_level("INFO")
+    split = world.open()
+    stalled = world.consumer
+    world.poll(split, row(0))
+    silent_for(world, split, 12, end=5)
+    assert world.consumer is not stalled
+    assert world.consumer.started_at == 1
+    assert [each.position for each in world.poll(split, row(1), row(2)).rows] == [position(0, 1), position(0, 2)]
+    assert caplog.messages == ["clicks/0 is read again, with a new connection"]
+    poll_until_closed(stalled)
+
+
+def test_a_consumer_is_kept_while_its_partition_waits_for_others(world, monkeypatch):
+    split = world.open()
+    consumer = world.consumer
+    world.poll(split, row(0))
+    monkeypatch.setattr(module.AlignedSource, "is_paused", lambda self: True)
+    silent_for(world, split, 60, end=5)
+    assert world.consumer is consumer
 
 
 # --- progress in event time ---
