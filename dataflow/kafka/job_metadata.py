@@ -5,7 +5,7 @@ It needs no topic and no disk that processes share, and it outlives a job that i
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -99,6 +99,7 @@ def read_entries(
     partitions: Mapping[str, int],
     topic_ids: Mapping[str, str],
     is_first: bool = True,
+    on_begin: Callable[[str, int], None] = lambda topic, rows: None,
 ) -> dict[PartitionId, MetadataEntry]:
     """The entries of all partitions of some topics that the job began with. Waits for brokers that are away.
 
@@ -112,6 +113,7 @@ def read_entries(
         partitions: the present number of partitions of each topic.
         topic_ids: Kafka's ids of the topics, as far as they are known.
         is_first: whether this is the job's first process, which stores the entries; others wait until it has.
+        on_begin: called at the first start for each topic with the number of rows that were written to it by then.
 
     Raises:
         UserError: a topic was created again since its offsets were stored.
@@ -133,6 +135,7 @@ def read_entries(
         entries = {partition_id: MetadataEntry(end.offset, note) for partition_id, end in ends.items()}
         retry_until_answered(partial(metadata.write, entries), metadata.poll)
         stored |= entries
+        on_begin(topic, sum(entry.offset for entry in entries.values()))
     return stored
 
 

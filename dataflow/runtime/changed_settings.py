@@ -81,8 +81,8 @@ def refuse(changed: Mapping[str, tuple[Value, Value]], rows: int) -> None:
         now = ", ".join(shown(value) for _, value in changed.values())
         raise UserError(
             f"{rows:,} rows in the outputs were written with {was} and would be written again with {now}. Start the job "
-            "as it was, with its recovery store, let it catch up and close its open sessions, stop it (SIGTERM) and change "
-            f"that then; or {START_OVER}"
+            "as it was, with its recovery store (a new one if it had none), let it catch up and close its open sessions, "
+            f"stop it (SIGTERM) and change that then; or {START_OVER}"
         )
 
 

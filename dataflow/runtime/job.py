@@ -10,13 +10,12 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 from bytewax.dataflow import Dataflow
 
 from dataflow.clickstream.dead_letters import KINDS
 from dataflow.clickstream.outputs import OUTPUTS
-from dataflow.clickstream.topology import FLOW, Inputs, build
+from dataflow.clickstream.topology import Inputs, build
 from dataflow.dashboard.probe import DashboardProbe
 from dataflow.dashboard.server import Page
 from dataflow.dashboard.views import DashboardFeed
@@ -35,12 +34,13 @@ from dataflow.kafka.topic_ids import TopicWatch, topic_ids
 from dataflow.observability import health, logs, metrics, summary
 from dataflow.observability.clock import clock
 from dataflow.observability.progress import Progress
-from dataflow.runtime import changed_settings, recovery_store
+from dataflow.runtime import changed_settings
 from dataflow.runtime.cluster import ProcessInfo
 from dataflow.runtime.errors import install_error_handler
 from dataflow.runtime.recovery_store import drop_unfinished_epochs
 from dataflow.runtime.settings import PREFIX, Settings, load, log_options
 from dataflow.runtime.shutdown import Shutdown
+from dataflow.runtime.stored_states import StoredStates
 from dataflow.streaming.alignment import SourceAlignment
 from dataflow.streaming.errors import UserError
 from dataflow.streaming.partition_reader import MAX_FUTURE
@@ -101,7 +101,7 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     metadata = JobMetadata(connection, settings.group + "-output")  # not the inputs' group, which lag monitors look at
     is_first = process_info.process_id == 0
     outputs = {topic: partitions[topic] for topic in settings.outputs}
-    entries = read_entries(metadata, admin, outputs, ids, is_first)
+    entries = read_entries(metadata, admin, outputs, ids, is_first, _warn_of_rows_of_others)
     read = {topic: partitions[topic] for topic in settings.inputs}
     starts: dict[PartitionId, int] = {}
     if settings.start == "latest":
@@ -130,9 +130,12 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     if isinstance(lease, Lease):
         input_ids = {topic: id for topic, id in ids.items() if topic in settings.inputs}
         changed_settings.refuse_other_inputs(entries, input_ids, deduplicator.stable_ends, settings.start == "latest")
-        changed = changed_settings.changes(changed_settings.noted_settings(entries), fingerprint.settings)
+        stored = StoredStates(process_info.store, settings, fingerprint)
+        changed = changed_settings.changes(
+            stored.settings() | changed_settings.noted_settings(entries), fingerprint.settings
+        )
         if changed:
-            states = _sink_states(process_info.store, settings, codec)
+            states = stored.sinks()
             changed_settings.refuse(
                 changed, changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends())
             )
@@ -191,15 +194,15 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     return build(inputs, sinks, rules, alignment, fingerprint, metrics.hooks(), probe)
 
 
-def _sink_states(store: Path | None, settings: Settings, codec: StateCodec[SinkState]) -> dict[PartitionId, SinkState]:
-    """The states from which the sinks will resume."""
-    if store is None:
-        return {}
-    return {
-        (settings.topic(spec), int(part)): codec.unpack(state)
-        for spec in OUTPUTS
-        for part, state in recovery_store.states(store, f"{FLOW}.write_{spec.step_name}").items()
-    }
+def _warn_of_rows_of_others(topic: str, rows: int) -> None:
+    if rows:
+        log.warning(
+            "%s: %s rows were written to it before this job's first start, and this job's rows will stand beside them. If "
+            "they are those of another VISITS_GROUP for the same inputs, set that group, or other output topics",
+            topic,
+            f"{rows:,}",
+            extra=logs.event("rows-of-others"),
+        )
 
 
 def _fingerprint(settings: Settings, topic_ids: Mapping[str, str]) -> JobFingerprint:

@@ -94,18 +94,15 @@ class StateCodec(Generic[State]):
             )
         )
 
+    def settings(self, data: bytes) -> Settings:
+        """The settings under which a state was packed. Raises UserError as `unpack` does."""
+        self._check_version(data)
+        return self._head.decode(data).settings
+
     @inside_engine
     def unpack(self, data: bytes) -> State:
         """Raises UserError if the bytes are not of this job, or of a version that cannot be read."""
-        try:
-            version = self._first.decode(data).version
-        except (msgspec.DecodeError, TypeError):
-            raise UserError("the recovery store holds something else than this job's state; use an empty one") from None
-        if not _OLDEST <= version <= VERSION:
-            raise UserError(
-                f"the recovery store was written by another version of this job (state {version}, this one reads "
-                f"{_OLDEST} to {VERSION}); resume with that version, or {START_OVER}"
-            )
+        version = self._check_version(data)
         head = self._head.decode(data)
         self._check(head)
         packed: bytes | msgspec.Raw = head.state
@@ -116,6 +113,18 @@ class StateCodec(Generic[State]):
             packed = msgspec.msgpack.encode(state)
         decoded: State = self._state.decode(packed)
         return decoded
+
+    def _check_version(self, data: bytes) -> int:
+        try:
+            version = self._first.decode(data).version
+        except (msgspec.DecodeError, TypeError):
+            raise UserError("the recovery store holds something else than this job's state; use an empty one") from None
+        if not _OLDEST <= version <= VERSION:
+            raise UserError(
+                f"the recovery store was written by another version of this job (state {version}, this one reads "
+                f"{_OLDEST} to {VERSION}); resume with that version, or {START_OVER}"
+            )
+        return version
 
     def _check(self, head: _Head) -> None:
         if head.shards != self._fingerprint.shards:

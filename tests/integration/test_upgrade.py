@@ -45,30 +45,49 @@ def restore(kafka: EmbeddedKafka, found: dict, settings: Settings) -> None:
     committer.close()
 
 
-@pytest.mark.parametrize("stored", STORED, ids=lambda file: file.name.removesuffix(".tar.gz"))
-def test_a_killed_job_of_an_earlier_version_is_resumed_and_stopped_by_this_one(stored, programs, tmp_path: Path):
-    with tarfile.open(stored) as archive:
+@pytest.fixture(params=STORED, ids=lambda file: file.name.removesuffix(".tar.gz"))
+def killed_job(request, tmp_path: Path):
+    """A killed job of an earlier version: its settings, and the rows that came afterwards. Its store is `store`."""
+    with tarfile.open(request.param) as archive:
         archive.extractall(tmp_path, filter="data")
     found = json.loads((tmp_path / "topics.json").read_text())
     with EmbeddedKafka() as kafka:
         settings = Settings(_env_file=None, brokers=kafka.brokers, outage_grace=0, **found["settings"])
         restore(kafka, found, settings)
-        rows = [(topic, partition, decoded(key), decoded(value)) for topic, partition, key, value in found["rest"]]
-        write(kafka.brokers, rows)
+        yield (
+            settings,
+            [(topic, partition, decoded(key), decoded(value)) for topic, partition, key, value in found["rest"]],
+        )
 
-        def start() -> subprocess.Popen:
-            job = programs.start("dataflow", "-r", str(tmp_path / "store"), **environment(settings))
-            wait_until(lambda: "caught up" in job.log.read_text(), "the job has caught up", job)
-            assert "resuming" in job.log.read_text()
-            return job
 
-        def stop(job: subprocess.Popen) -> str:
-            job.terminate()
-            status, lines = end_of(job)
-            assert status == 0, lines
-            return lines[-2]
+def test_a_killed_job_of_an_earlier_version_is_resumed_and_stopped_by_this_one(killed_job, programs, tmp_path: Path):
+    settings, rest = killed_job
+    write(settings.brokers, rest)
 
-        job = start()
-        wait_until_right(settings, job)
-        stop(job)
-        assert "read nothing; closed 0 sessions; wrote nothing" in stop(start())
+    def start() -> subprocess.Popen:
+        job = programs.start("dataflow", "-r", str(tmp_path / "store"), **environment(settings))
+        wait_until(lambda: "caught up" in job.log.read_text(), "the job has caught up", job)
+        assert "resuming" in job.log.read_text()
+        return job
+
+    def stop(job: subprocess.Popen) -> str:
+        job.terminate()
+        status, lines = end_of(job)
+        assert status == 0, lines
+        return lines[-2]
+
+    job = start()
+    wait_until_right(settings, job)
+    stop(job)
+    assert "read nothing; closed 0 sessions; wrote nothing" in stop(start())
+
+
+def test_a_killed_job_of_an_earlier_version_is_not_resumed_under_other_settings(killed_job, programs, tmp_path: Path):
+    settings, _ = killed_job
+    other = environment(settings, session_gap=str(settings.session_gap + 10))
+    status, lines = programs.run("dataflow", "-r", str(tmp_path / "store"), **other)
+    assert status == 1
+    assert f"were written with VISITS_SESSION_GAP={settings.session_gap:g} and would be written again" in lines[-1], (
+        lines
+    )
+    assert not any("is now" in line for line in lines), lines

@@ -60,6 +60,13 @@ def test_a_first_start_stores_the_present_ends_and_the_topics_id():
     assert metadata.entries == {("visits", 0): MetadataEntry(100, note), ("visits", 1): MetadataEntry(101, note)}
 
 
+def test_only_a_first_start_tells_how_many_rows_were_there_before_it():
+    metadata, told = Metadata(), []
+    for _ in range(2):
+        read_entries(metadata, None, {"visits": 2}, IDS, on_begin=lambda topic, rows: told.append((topic, rows)))
+    assert told == [("visits", 201)]
+
+
 def test_a_later_start_returns_what_is_stored():
     stored = MetadataEntry(3, Note("id-1", {"session_gap": 20.0}, lease=LeaseRecord("some start")))
     metadata = Metadata({("visits", 0): stored})

@@ -49,6 +49,11 @@ def test_a_packed_state_is_restored_as_it_was(kind, state):
     assert snapshots.unpack(snapshots.pack(state)) == state
 
 
+def test_a_packed_state_tells_its_settings_whatever_they_are_now():
+    was, now = JobFingerprint(8, settings={"session_gap": 20.0}), JobFingerprint(8, settings={"session_gap": 30.0})
+    assert StateCodec(int, now).settings(StateCodec(int, was).pack(1)) == {"session_gap": 20.0}
+
+
 def test_times_are_restored_as_exact_integers():
     snapshots = StateCodec(WatermarkState, JOB)
     state = snapshots.unpack(
