@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataflow.observability import lifecycle, liveness, logs
+from dataflow.runtime.options import directory, seconds, whole_number
 from dataflow.streaming.errors import UserError
 
 log = logging.getLogger("visits")
@@ -41,14 +42,20 @@ class ProcessInfo(NamedTuple):
     @classmethod
     def from_environment(cls) -> "ProcessInfo":
         """Reads the engine's command line, of which it needs these options only, and the environment. Raises UserError."""
-        parser = argparse.ArgumentParser(add_help=False)
-        parser.add_argument("-i", "--process-id", type=int, default=process_id() or 0)
-        store = os.environ.get("BYTEWAX_RECOVERY_DIRECTORY")
-        parser.add_argument("-r", "--recovery-directory", type=Path, default=Path(store) if store else None)
+        given = os.environ.get
+        parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+        parser.add_argument("-i", "--process-id", type=whole_number, default=process_id() or 0)
+        parser.add_argument("-r", "--recovery-directory", type=directory, default=given("BYTEWAX_RECOVERY_DIRECTORY"))
         parser.add_argument("-a", "--addresses", default=addresses())
-        workers = os.environ.get("BYTEWAX_WORKERS_PER_PROCESS", "1")
-        parser.add_argument("-w", "--workers-per-process", type=int, default=workers)
-        options = parser.parse_known_args()[0]
+        workers = given("BYTEWAX_WORKERS_PER_PROCESS", "1")
+        parser.add_argument("-w", "--workers-per-process", type=whole_number, default=workers)
+        # read only to be checked: the engine takes a negative interval for none
+        parser.add_argument("-s", "--snapshot-interval", type=seconds, default=given("BYTEWAX_SNAPSHOT_INTERVAL"))
+        parser.add_argument("-b", "--backup-interval", type=seconds, default=given("BYTEWAX_RECOVERY_BACKUP_INTERVAL"))
+        try:
+            options = parser.parse_known_args()[0]
+        except argparse.ArgumentError as error:
+            raise UserError(str(error)) from None
         return cls(
             options.process_id,
             options.recovery_directory,

@@ -8,11 +8,11 @@ import argparse
 import logging
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
@@ -20,6 +20,7 @@ from bytewax.run import cli_main
 from dataflow.observability import logs, summary
 from dataflow.runtime.cluster import ProcessInfo, addresses, parse_addresses, process_id
 from dataflow.runtime.job import make_flow
+from dataflow.runtime.options import directory, seconds, whole_number
 from dataflow.runtime.recovery_store import open_store
 from dataflow.runtime.settings import log_options
 from dataflow.runtime.shutdown import Shutdown
@@ -29,6 +30,7 @@ log = logging.getLogger("visits")
 
 _API_PORT = "BYTEWAX_DATAFLOW_API_PORT"
 _DEFAULT_API_PORT = 3030
+EXIT_WRONG_COMMAND_LINE = 2
 EXIT_NOTHING_READABLE = 3  # messages were read, and none of them was a row
 
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str], epilog: str = "") -> int:
 
     Returns:
         The exit code: 0, or 3 if messages were read and none of them was a row. A `UserError` ends the process with
-        one line and exit code 1.
+        one line and exit code 1, a wrong command line with 2.
     """
     logs.start(*log_options())
     shutdown = Shutdown(has_store=True)
@@ -70,8 +72,16 @@ def main(arguments: Sequence[str], epilog: str = "") -> int:
     return EXIT_NOTHING_READABLE if totals.nothing_readable else 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that reports a mistake in one line, in the log's format."""
+
+    def error(self, message: str) -> NoReturn:
+        log.error("%s; --help lists the options", message, extra=logs.event("failed"))
+        sys.exit(EXIT_WRONG_COMMAND_LINE)
+
+
 def _options(arguments: Sequence[str], epilog: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m dataflow",
         usage="%(prog)s [options]\n       %(prog)s COMMAND [options]" if epilog else None,
         description="Turns click streams into sessions.\n"
@@ -84,28 +94,56 @@ def _options(arguments: Sequence[str], epilog: str) -> argparse.Namespace:
         flags: tuple[str, str], variable: str, default: str | int | None, text: str, kind: Callable[[str], Any]
     ) -> None:
         value = os.environ.get(variable, default)
-        parser.add_argument(*flags, type=kind, default=value, help=f"{text} [{variable}; default {default}]")
+        parser.add_argument(
+            *flags, type=_from(variable, kind), default=value, help=f"{text} [{variable}; default {default}]"
+        )
 
     option(
-        ("-w", "--workers-per-process"), "BYTEWAX_WORKERS_PER_PROCESS", "1", "number of workers in this process", int
+        ("-w", "--workers-per-process"),
+        "BYTEWAX_WORKERS_PER_PROCESS",
+        "1",
+        "number of workers in this process",
+        whole_number,
     )
-    option(("-i", "--process-id"), "BYTEWAX_PROCESS_ID", process_id(), "number of this process in its cluster", int)
+    option(
+        ("-i", "--process-id"),
+        "BYTEWAX_PROCESS_ID",
+        process_id(),
+        "number of this process in its cluster",
+        whole_number,
+    )
     option(("-a", "--addresses"), "BYTEWAX_ADDRESSES", addresses(), "host:port of every process, separated by ';'", str)
     option(
-        ("-r", "--recovery-directory"), "BYTEWAX_RECOVERY_DIRECTORY", "recovery", "folder of the recovery store", Path
+        ("-r", "--recovery-directory"),
+        "BYTEWAX_RECOVERY_DIRECTORY",
+        "recovery",
+        "folder of the recovery store",
+        directory,
     )
-    option(("-s", "--snapshot-interval"), "BYTEWAX_SNAPSHOT_INTERVAL", "10", "time between snapshots, seconds", float)
+    option(("-s", "--snapshot-interval"), "BYTEWAX_SNAPSHOT_INTERVAL", "10", "time between snapshots, seconds", seconds)
     option(
         ("-b", "--backup-interval"),
         "BYTEWAX_RECOVERY_BACKUP_INTERVAL",
         "0",
         "how long old snapshots are kept, seconds",
-        float,
+        seconds,
     )
     options = parser.parse_args(arguments)
     if (options.process_id is None) != (options.addresses is None):
         parser.error("a cluster needs both --process-id and --addresses")
     return options
+
+
+def _from(variable: str, kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Reads an option's value; an error also names the variable, from which a wrong value may have come."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error} (or {variable})") from None
+
+    return read
 
 
 def _prepare_api() -> None:

@@ -20,6 +20,7 @@ from rich.table import Table
 from dataflow.clickstream.outputs import DEAD_LETTERS, OUTPUTS
 from dataflow.kafka.messages import Message
 from dataflow.kafka.range_reader import RangeReader
+from dataflow.runtime.options import seconds
 from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
 from dataflow.tools.command_line import Parser
@@ -146,7 +147,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser("python -m dataflow verify", _DESCRIPTION)
     parser.add_argument(
         "--wait",
-        type=float,
+        type=seconds,
         default=0,
         metavar="SECONDS",
         help="repeat until all rows are there, for at most this long",

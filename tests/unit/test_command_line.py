@@ -81,13 +81,6 @@ def test_a_wrong_option_of_a_command_is_one_line_and_status_2(name: str) -> None
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["--wrong"], ["-w", "x"], ["-i", "0"], ["--addresses", "a:1;b:2"]], ids=" ".join)
-def test_wrong_options_of_the_job_end_with_status_2(arguments: list[str]) -> None:
-    status, _, err = output_of("dataflow", *arguments)
-    assert status == 2
-    assert "error:" in err.splitlines()[-1]
-
-
 @pytest.mark.parametrize(
     ("text", "where"), [("a/0/1", MessageAddress("a", 0, 1)), ("x.y-z_1/12/345", ("x.y-z_1", 12, 345))]
 )
@@ -100,3 +93,33 @@ def test_a_message_is_named_by_topic_partition_and_offset(text: str, where: Mess
 def test_anything_else_is_not_a_message(text: str) -> None:
     with pytest.raises(Exception, match="not a message, topic/partition/offset"):
         message_address(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "line"),
+    [
+        (["-s", "nan"], {}, "argument -s/--snapshot-interval: not a number of seconds from 0 to 1,000,000,000: 'nan'"),
+        (["-b", "-5"], {}, "argument -b/--backup-interval: not a number of seconds from 0 to 1,000,000,000: '-5'"),
+        ([], {"BYTEWAX_SNAPSHOT_INTERVAL": "inf"}, "'inf' (or BYTEWAX_SNAPSHOT_INTERVAL)"),
+        (["-r", ""], {}, "argument -r/--recovery-directory: the name of the directory is empty"),
+        (["-w", "two"], {}, "argument -w/--workers-per-process: not a whole number: 'two'"),
+        (["-i", "0"], {}, "a cluster needs both --process-id and --addresses"),
+        (["--addresses", "a:1;b:2"], {}, "a cluster needs both --process-id and --addresses"),
+        (["--workres", "2"], {}, "unrecognized arguments: --workres 2"),
+    ],
+)
+def test_a_wrong_option_of_the_job_is_one_line(arguments, environment, line) -> None:
+    status, _, err = output_of("dataflow", *arguments, VISITS_LOG_FORMAT="text", **environment)
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert line in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["verify", "--wait", "nan"], ["verify", "--wait", "-1"], ["redrive", "dead-letters", "--since", "nan"]],
+)
+def test_a_command_takes_no_time_that_is_not_a_number(arguments) -> None:
+    status, _, err = output_of("dataflow", *arguments)
+    assert status == 2
+    assert len(err.splitlines()) == 1

@@ -1,6 +1,7 @@
 """``python -m dataflow redrive``: lists the rows that the job has rejected, and puts them back."""
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
@@ -55,9 +56,12 @@ Exit status: 0 if no row failed; 1 if a row could not be repaired or delivered (
 
 def _moment(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         pass
+    else:
+        if math.isfinite(number):
+            return number
     try:
         moment = datetime.fromisoformat(text.removesuffix("Z"))
     except ValueError:
