@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -18,6 +18,21 @@ _TIMEOUT_S = 15.0  # for the first answer of any broker
 _NEW_TOPIC_S = 3.0  # until every broker knows of a topic that has just been created
 _RETRY_INTERVAL_S = 0.2
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL)
+
+
+class MissingTopics(UserError):
+    """Kafka lacks topics.
+
+    Args:
+        brokers: that were asked.
+        topics: their names.
+    """
+
+    def __init__(self, brokers: str, topics: Sequence[str]) -> None:
+        super().__init__(
+            f"Kafka at {brokers} has no topic {', '.join(topics)}; `python -m producer --create-topics` creates them"
+        )
+        self.topics = topics
 
 
 class Connection:
@@ -99,7 +114,8 @@ def count_partitions(admin: AdminClient, connection: Connection, topics: Iterabl
     """The number of partitions of each topic.
 
     Raises:
-        UserError: no broker answers, a broker refuses us, or a topic is missing.
+        MissingTopics: a topic is not there.
+        UserError: no broker answers, or a broker refuses us.
     """
     brokers = connection.properties["bootstrap.servers"]
     topics = list(topics)
@@ -117,9 +133,7 @@ def count_partitions(admin: AdminClient, connection: Connection, topics: Iterabl
             missing_since = missing_since or time.monotonic()
             if time.monotonic() > missing_since + _NEW_TOPIC_S:
                 _check_allowed(connection, missing)
-                raise UserError(
-                    f"Kafka at {brokers} has no topic {', '.join(missing)}; `python -m producer --create-topics` creates them"
-                )
+                raise MissingTopics(brokers, missing)
             time.sleep(_RETRY_INTERVAL_S)
         except KafkaException:
             if time.monotonic() > deadline:

@@ -100,7 +100,7 @@ def retry_until_answered(ask: Callable[[], Answer], on_retry: Callable[[], None]
         now = time.monotonic()
         gone_since = (gone_since or now) if error.code() in GONE else None
         if gone_since is not None and now > gone_since + _GONE_AFTER_S:
-            raise UserError(f"a topic is gone: was it deleted? ({error.str()}); create it, and {START_OVER}")
+            raise UserError(f"a topic is gone: was it deleted? ({error.str()}) Its rows are lost with it; {START_OVER}")
         if not told and now > began + _TELL_AFTER_S:
             log.warning("waiting for an answer from Kafka: %s", error.str(), extra=logs.event("kafka-silent"))
             told = True

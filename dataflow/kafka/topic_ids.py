@@ -21,6 +21,18 @@ _GONE_AFTER_S = 5.0  # a broker that has just started may not know a topic yet
 _UNKNOWN_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of brokers before Kafka 2.8: 16 zero bytes
 
 
+def topic_gone(topic: str, is_output: bool) -> UserError:
+    """The error for a topic that the job has used, and that is not there any more."""
+    if is_output:
+        return UserError(
+            f"output topic {topic} is gone: was it deleted? Its rows are lost with it, and the recovery store refuses another "
+            f"topic of its name. docs/recovery.md says when its rows alone can be written again; otherwise {START_OVER}"
+        )
+    return UserError(
+        f"topic {topic} is gone: was it deleted? Another topic of its name has other rows, so create it, and {START_OVER}"
+    )
+
+
 def topic_ids(admin: AdminClient, topics: Collection[str], timeout_s: float = _GIVE_UP_AFTER_S) -> dict[str, str]:
     """The ids of topics, by name; empty if brokers do not tell them."""
     if is_mock(admin):
@@ -47,11 +59,13 @@ class TopicWatch:
     Args:
         admin: asks for the ids.
         ids: of the topics when the job started, by name.
+        outputs: names of those that it writes.
     """
 
-    def __init__(self, admin: AdminClient, ids: Mapping[str, str]) -> None:
+    def __init__(self, admin: AdminClient, ids: Mapping[str, str], outputs: Collection[str]) -> None:
         self._admin = admin
         self._ids = ids
+        self._outputs = outputs
         self._gone_since: dict[str, float] = {}  # monotonic
 
     def check(self) -> None:
@@ -67,7 +81,7 @@ class TopicWatch:
         self._gone_since = {name: self._gone_since.get(name, now) for name in gone}
         for name, since in self._gone_since.items():
             if now > since + _GONE_AFTER_S:
-                raise UserError(f"topic {name} is gone: was it deleted? create it, and {START_OVER}")
+                raise topic_gone(name, name in self._outputs)
 
 
 def _ask(admin: AdminClient, topics: Collection[str]) -> tuple[dict[str, str], dict[str, KafkaError]]:

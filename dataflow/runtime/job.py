@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bytewax.dataflow import Dataflow
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from dataflow.clickstream.dead_letters import KINDS
 from dataflow.clickstream.outputs import OUTPUTS
@@ -19,18 +21,18 @@ from dataflow.clickstream.topology import Inputs, build
 from dataflow.dashboard.probe import DashboardProbe
 from dataflow.dashboard.server import Page
 from dataflow.dashboard.views import DashboardFeed
-from dataflow.kafka.client import Connection, connect, count_partitions
+from dataflow.kafka.client import Connection, MissingTopics, connect, count_partitions
 from dataflow.kafka.deduplication import OutputDeduplicator
 from dataflow.kafka.delivery import KafkaDelivery
 from dataflow.kafka.end_offset_poller import EndOffsetPoller
 from dataflow.kafka.event_restorer import KafkaEventRestorer
 from dataflow.kafka.job_metadata import JobMetadata, read_entries
 from dataflow.kafka.lease import Lease, LeaseFollower
-from dataflow.kafka.offsets import PartitionId
+from dataflow.kafka.offsets import PartitionId, end_offsets
 from dataflow.kafka.partitioner import PARTITIONERS
 from dataflow.kafka.sink import SINK_CONVERTERS, KafkaSink, SinkState
 from dataflow.kafka.source import KafkaPartitionConsumer, KafkaSource, SourceContext
-from dataflow.kafka.topic_ids import TopicWatch, topic_ids
+from dataflow.kafka.topic_ids import TopicWatch, topic_gone, topic_ids
 from dataflow.observability import health, logs, metrics, summary
 from dataflow.observability.clock import clock
 from dataflow.observability.progress import Progress
@@ -95,10 +97,14 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     connection = Connection(settings.client)
     metrics.set_function(metrics.kafka_up, connection.is_up)
     admin = connect(connection)
-    partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
+    metadata = JobMetadata(connection, settings.group + "-output")  # not the inputs' group, which lag monitors look at
+    try:
+        partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
+    except MissingTopics as missing:
+        _refuse_topics_that_are_gone(missing.topics, settings, process_info, metadata, admin, connection)
+        raise
     ids = topic_ids(admin, settings.inputs + settings.outputs)
     fingerprint = _fingerprint(settings, ids)
-    metadata = JobMetadata(connection, settings.group + "-output")  # not the inputs' group, which lag monitors look at
     is_first = process_info.process_id == 0
     outputs = {topic: partitions[topic] for topic in settings.outputs}
     entries = read_entries(metadata, admin, outputs, ids, is_first, _warn_of_rows_of_others)
@@ -141,7 +147,7 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
             )
         lease.note(changed_settings.with_notes(entries, fingerprint.settings, ids, input_ids))
     outage_grace = round(settings.outage_grace * SECOND)
-    topic_watch = TopicWatch(admin, ids)
+    topic_watch = TopicWatch(admin, ids, settings.outputs)
     end_offsets = EndOffsetPoller(admin, connection, read, settings.group, outage_grace, topic_watch.check)
     progress = Progress(end_offsets, alignment, rules.lateness, live=not settings.stop_at_end)
     metrics.watch(progress)
@@ -203,6 +209,31 @@ def _warn_of_rows_of_others(topic: str, rows: int) -> None:
             f"{rows:,}",
             extra=logs.event("rows-of-others"),
         )
+
+
+def _refuse_topics_that_are_gone(
+    missing: Sequence[str],
+    settings: Settings,
+    process_info: ProcessInfo,
+    metadata: JobMetadata,
+    admin: AdminClient,
+    connection: Connection,
+) -> None:
+    """Raises UserError if the job has used one of the missing topics, so that creating it anew would be no help."""
+    # without ids, which a missing topic does not have; a store of other topics is reported as such
+    if StoredStates(process_info.store, settings, _fingerprint(settings, {})).sinks():
+        raise topic_gone(missing[0], missing[0] in settings.outputs)
+    outputs = count_partitions(admin, connection, [topic for topic in settings.outputs if topic not in missing])
+    try:
+        entries = metadata.read((topic, number) for topic, count in outputs.items() for number in range(count))
+        ends = end_offsets(admin, entries)
+    except KafkaException:
+        return
+    noted = {topic for entry in entries.values() for topic in entry.note.inputs}
+    has_written = any(ends[partition_id].offset > entry.offset for partition_id, entry in entries.items())
+    for topic in noted.intersection(missing):
+        if has_written or settings.start == "latest":
+            raise topic_gone(topic, is_output=False)
 
 
 def _fingerprint(settings: Settings, topic_ids: Mapping[str, str]) -> JobFingerprint:

@@ -105,14 +105,42 @@ def test_an_input_created_again_is_refused_also_where_no_snapshot_knows_it(
 
 
 @pytest.mark.slow
-def test_a_topic_that_is_gone_ends_the_job_in_one_line(
+def test_an_input_that_is_gone_ends_the_job_and_no_start_advises_to_create_it_only(
     shop: Settings, real_kafka: RealKafka, programs: Programs, tmp_path: Path
 ) -> None:
-    job = start(programs, shop, tmp_path / "recovery")
+    write(shop.brokers, a_log(shop, NOON, keyed=True, events=200))
+    job = start(programs, shop, tmp_path / "recovery", "-s", "1")
+    wait_until(lambda: count_visits(shop) > 50, "the job writes", job)
     real_kafka.admin.delete_topics([shop.topic_purchases])[shop.topic_purchases].result()
     status, lines = end_of(job)
     assert status == 1
     assert f"{shop.topic_purchases}" in lines[-1] and "gone: was " in lines[-1]
+    for command in ("dataflow", "-r", str(tmp_path / "recovery")), ("bytewax.run", "dataflow:flow"):
+        status, lines = programs.run(*command, **environment(shop))
+        assert status == 1
+        assert lines[-1].startswith(f"visits: topic {shop.topic_purchases} is gone: was it deleted? ")
+        assert lines[-1].endswith(START_OVER)
+
+
+@pytest.mark.slow
+def test_an_output_that_is_gone_can_be_written_again_alone(
+    shop: Settings, real_kafka: RealKafka, programs: Programs, tmp_path: Path
+) -> None:
+    write(shop.brokers, a_log(shop, NOON, keyed=True, events=200))
+    job = start(programs, shop, tmp_path / "recovery", "-s", "1")
+    wait_until_right(shop, job)
+    real_kafka.admin.delete_topics([shop.topic_visits])[shop.topic_visits].result()
+    status, lines = end_of(job)
+    assert status == 1
+    assert lines[-1].startswith(f"visits: output topic {shop.topic_visits} is gone: was it deleted? Its rows are lost ")
+    status, lines = programs.run("dataflow", "-r", str(tmp_path / "recovery"), **environment(shop))
+    assert status == 1
+    assert lines[-1].startswith(f"visits: output topic {shop.topic_visits} is gone: was it deleted? Its rows are lost ")
+    real_kafka.create_topic(shop.topic_visits)  # as docs/recovery.md says
+    job = start(programs, shop, tmp_path / "an empty one")
+    wait_until_right(shop, job)
+    job.terminate()
+    assert end_of(job)[0] == 0
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from dataflow.kafka import topic_ids as module
 from dataflow.kafka.topic_ids import TopicWatch, topic_ids
-from dataflow.streaming.errors import UserError
+from dataflow.streaming.errors import START_OVER, UserError
 
 
 class Admin:
@@ -68,24 +68,34 @@ def test_brokers_that_do_not_answer_are_given_20_s_and_it_is_said(caplog, time):
 
 
 def test_a_topic_that_was_created_again_ends_the_job():
-    watch = TopicWatch(Admin(visits="two"), {"visits": "one"})
+    watch = TopicWatch(Admin(visits="two"), {"visits": "one"}, {"visits"})
     with pytest.raises(UserError, match=r"^topic visits was created again while the job ran; start over"):
         watch.check()
 
 
-def test_a_topic_that_is_gone_for_5_s_ends_the_job(time):
-    watch = TopicWatch(Admin(visits=KafkaError.UNKNOWN_TOPIC_OR_PART), {"visits": "one"})
+@pytest.mark.parametrize(
+    ("outputs", "line"),
+    [
+        (set(), "topic visits is gone: was it deleted? Another topic of its name has other rows, so create it, and "),
+        ({"visits"}, "output topic visits is gone: was it deleted? Its rows are lost with it, and the recovery store "),
+    ],
+    ids=["input", "output"],
+)
+def test_a_topic_that_is_gone_for_5_s_ends_the_job_and_the_line_says_what_helps(time, outputs, line):
+    watch = TopicWatch(Admin(visits=KafkaError.UNKNOWN_TOPIC_OR_PART), {"visits": "one"}, outputs)
     watch.check()
     time.sleep(5)
     watch.check()
     time.sleep(1)
-    with pytest.raises(UserError, match=r"^topic visits is gone: was it deleted\?"):
+    with pytest.raises(UserError) as gone:
         watch.check()
+    assert str(gone.value).startswith(line)
+    assert str(gone.value).endswith(START_OVER)
 
 
 def test_a_topic_that_a_broker_does_not_know_for_a_moment_is_not_gone(time):
     admin = Admin(visits="one")
-    watch = TopicWatch(admin, {"visits": "one"})
+    watch = TopicWatch(admin, {"visits": "one"}, {"visits"})
     for answer in (KafkaError.UNKNOWN_TOPIC_OR_PART, "one") * 5:
         admin.topics["visits"] = answer
         time.sleep(4)
@@ -94,7 +104,7 @@ def test_a_topic_that_a_broker_does_not_know_for_a_moment_is_not_gone(time):
 
 @pytest.mark.parametrize("error", [KafkaError._TIMED_OUT, KafkaError._TRANSPORT])
 def test_an_outage_says_nothing_about_topics(time, error):
-    watch = TopicWatch(Admin(visits=error), {"visits": "one"})
+    watch = TopicWatch(Admin(visits=error), {"visits": "one"}, {"visits"})
     for _ in range(5):
         time.sleep(10)
         watch.check()
