@@ -126,12 +126,17 @@ class _PartitionSink(StatefulSinkPartition[OutgoingRecords, bytes]):
         self._replay_is_over = replay_is_over
         self._was_over = False  # at the last snapshot
         self._counters = metrics.OutputCounters(partition_id[0])
+        self._counters.change_pending(len(replayed))
         self._size = size
 
     @inside_engine
     @liveness.monitored
     def write_batch(self, values: list[OutgoingRecords]) -> None:
-        to_write = list(map(self._without_replayed, values)) if self._replayed else values
+        to_write = values
+        if self._replayed:
+            pending = len(self._replayed)
+            to_write = list(map(self._without_replayed, values))
+            self._counters.change_pending(len(self._replayed) - pending)
         self._delivery.write(self._partition_id, to_write)
         self._counters.count(values, to_write)
 
@@ -146,21 +151,27 @@ class _PartitionSink(StatefulSinkPartition[OutgoingRecords, bytes]):
     @inside_engine
     def close(self) -> None:
         self._delivery.flush()
+        if self._replayed and self._replay_is_over():
+            self._give_up_rows_that_stay()
 
     def _forget_rows_that_stay(self) -> None:
         """Forgets rows that no replay will make again, once it is over.
 
-        All shards have told the sinks whatever they had to by the snapshot after that.
+        All shards have told the sinks whatever they had to by the snapshot after that, or when the sinks are closed.
         """
         if self._was_over:
-            log.warning(
-                "%s: %d rows of the run before were not made again; they stay beside what is written now",
-                source_name(*self._partition_id),
-                len(self._replayed),
-                extra=logs.event("rows-not-repeated"),
-            )
-            self._replayed.clear()
+            self._give_up_rows_that_stay()
         self._was_over = self._replay_is_over()
+
+    def _give_up_rows_that_stay(self) -> None:
+        log.warning(
+            "%s: %d rows of the run before were not made again; they stay beside what is written now",
+            source_name(*self._partition_id),
+            len(self._replayed),
+            extra=logs.event("rows-not-repeated"),
+        )
+        self._counters.change_pending(-len(self._replayed))
+        self._replayed.clear()
 
     def _without_replayed(self, records: OutgoingRecords) -> OutgoingRecords:
         key, headers, take = records.key, records.headers, self._replayed.take

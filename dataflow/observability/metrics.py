@@ -26,6 +26,11 @@ rows_written = Counter("visits_rows_written", "Rows handed over to Kafka for an 
 rows_left_out = Counter(
     "visits_rows_left_out", "Rows not written, because the output topic had them from before a resume.", ["topic"]
 )
+rows_pending = Gauge(
+    "visits_rows_pending",
+    "Rows that the output topic had before a resume and that the replay has not made again yet.",
+    ["topic"],
+)
 rows_late = Counter(
     "visits_rows_late",
     "Late rows: too far below their partition's max timestamp (log), or passed by the watermark while their partition "
@@ -94,12 +99,17 @@ class OutputCounters:
     def __init__(self, topic: str) -> None:
         self._written = rows_written.labels(topic)
         self._left_out = rows_left_out.labels(topic)
+        self._pending = rows_pending.labels(topic)
 
     def count(self, offered: Iterable[OutgoingRecords], written: Iterable[OutgoingRecords]) -> None:
         rows = _rows(written)
         self._written.inc(rows)
         if offered is not written:
             self._left_out.inc(_rows(offered) - rows)
+
+    def change_pending(self, rows: int) -> None:
+        """Counts rows that a replay has to make again; negative: that it has made, or will never make."""
+        self._pending.inc(rows)
 
 
 def _rows(outputs: Iterable[OutgoingRecords]) -> int:

@@ -5,6 +5,7 @@ import logging
 from prometheus_client import Counter
 
 from dataflow.observability import logs, metrics
+from dataflow.observability.formatting import pluralize
 
 log = logging.getLogger("visits")
 
@@ -19,6 +20,8 @@ class Totals:
         self.late = int(metrics.value(metrics.rows_late))
         self.dead = int(metrics.value(metrics.dead_letters))
         self.unmatched = int(metrics.value(metrics.unmatched))
+        self.left_out = int(metrics.value(metrics.rows_left_out))
+        self.pending = int(metrics.value(metrics.rows_pending))
 
     @property
     def nothing_readable(self) -> bool:
@@ -27,13 +30,20 @@ class Totals:
 
     @property
     def mostly_lost(self) -> bool:
-        """Whether most of what was read became no part of a session."""
-        return self.late + self.dead + self.unmatched > sum(self.read.values()) / 2
+        """Whether most of what was read became no part of a session, and this run is the first to find that."""
+        read, lost = sum(self.read.values()), self.late + self.dead + self.unmatched
+        # more than was read: purchases that a run before had read
+        return lost <= read and lost - self.left_out > read / 2
 
     def __str__(self) -> str:
         read, written = _listed(self.read, "from"), _listed(self.written, "to")
         lost = f"{self.late:,} late, {self.dead:,} dead letters, {self.unmatched:,} unmatched purchases"
-        return f"read {read or 'nothing'}; closed {self.sessions:,} sessions; wrote {written or 'nothing'}; {lost}"
+        there = (
+            f"; {pluralize(self.left_out, 'row')} not written, because the outputs had them" if self.left_out else ""
+        )
+        return (
+            f"read {read or 'nothing'}; closed {self.sessions:,} sessions; wrote {written or 'nothing'}; {lost}{there}"
+        )
 
 
 def log_totals() -> Totals:
@@ -45,6 +55,18 @@ def log_totals() -> Totals:
     else:
         log.info("%s", totals, extra=logs.event("totals"))
     return totals
+
+
+def log_pending(rows: int) -> None:
+    """Warns after a stop that the replay has not made these rows of the outputs again yet; 0: says nothing."""
+    if rows:
+        log.warning(
+            "%s in the outputs from before this run are still to be made again, because their sessions have not closed in it. "
+            "Change neither settings nor version yet: start the job as it is, and stop it when they have closed "
+            "(visits_rows_pending is 0)",
+            pluralize(rows, "row"),
+            extra=logs.event("rows-pending"),
+        )
 
 
 def _counts(counter: Counter) -> dict[str, int]:

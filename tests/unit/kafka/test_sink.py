@@ -9,6 +9,7 @@ import pytest
 from dataflow.kafka.deduplication import record_digest
 from dataflow.kafka.replayed_rows import PendingRows
 from dataflow.kafka.sink import SINK_CONVERTERS, KafkaSink, SinkState
+from dataflow.observability import metrics
 from dataflow.streaming.batches import OutgoingRecords
 from dataflow.streaming.errors import START_OVER, UserError
 from dataflow.streaming.state import JobFingerprint, StateCodec
@@ -167,6 +168,28 @@ def test_rows_that_no_replay_makes_again_are_forgotten_two_snapshots_after_it_is
         state = CODEC.unpack(resumed.snapshot())
         assert len([offset for offset in range(state.end) if offset in state.pending]) == pending
     assert "visits/0: 1 rows of the run before were not made again" in caplog.text
+
+
+def test_rows_that_a_replay_has_still_to_make_are_counted(delivery):
+    before = metrics.value(metrics.rows_pending)
+    partition_of(delivery).write_batch([records(b"a", b"b", b"c")])
+    resumed = partition_of(delivery)
+    assert metrics.value(metrics.rows_pending) == before + 3
+    resumed.write_batch([records(b"b", b"new")])
+    assert metrics.value(metrics.rows_pending) == before + 2
+    resumed.write_batch([records(b"a", b"c")])
+    assert metrics.value(metrics.rows_pending) == before
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_rows_that_were_not_made_again_are_told_at_the_end_if_no_replay_will_make_them(delivery, caplog, over):
+    partition_of(delivery).write_batch([records(b"worded otherwise by the next version")])
+    before = metrics.value(metrics.rows_pending)
+    resumed = sink_to(delivery, replay_is_over=lambda: over).build_part(STEP, "00000", None)
+    resumed.snapshot()
+    resumed.close()
+    assert ("visits/0: 1 rows of the run before were not made again" in caplog.text) == over
+    assert metrics.value(metrics.rows_pending) == before + (not over)
 
 
 def test_another_number_of_partitions_is_refused_in_one_line(delivery):

@@ -13,6 +13,8 @@ COUNTERS = {
     "dead_letters": metrics.dead_letters,
     "unmatched": metrics.unmatched,
     "sessions_closed": metrics.sessions_closed,
+    "left_out": metrics.rows_left_out,
+    "pending": metrics.rows_pending,
 }
 
 
@@ -52,6 +54,17 @@ def test_a_run_that_lost_most_of_what_it_read_warns(totals_of):
     _, record = totals_of(rows_read={"clicks": 100}, rows_late=40, dead_letters=11)
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("most of what was read became no visit: read 100 from clicks;")
+
+
+def test_a_replay_that_wrote_nothing_because_all_was_there_does_not_warn(totals_of):
+    _, record = totals_of(rows_read={"clicks": 100}, rows_late=40, dead_letters=11, left_out={"late": 40, "dead": 11})
+    assert record.levelno == logging.INFO
+    assert record.getMessage().endswith("; 51 rows not written, because the outputs had them")
+
+
+def test_purchases_that_a_run_before_has_read_do_not_warn(totals_of):
+    _, record = totals_of(unmatched=3)
+    assert record.levelno == logging.INFO
 
 
 @pytest.mark.parametrize(("read", "dead", "expected"), [(0, 0, False), (5, 4, False), (5, 5, True)])
