@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from dataflow.kafka.client import Connection
+from dataflow.kafka.client import Connection, while_waiting
 from dataflow.kafka.offsets import PartitionId, source_name
 from dataflow.observability import lifecycle, liveness
 from dataflow.streaming.batches import OutgoingRecords
@@ -137,12 +137,12 @@ class KafkaDelivery:
         self._producer = new_producer(
             {**_TUNING, **connection.properties, **_ESSENTIAL, "on_delivery": self._on_delivery}
         )
-        lifecycle.exit_hooks.append(self.flush)
+        lifecycle.exit_hooks.append(self._flush_before_exit)
 
     def acquire(self) -> None:
         """Takes the lease, and releases it when the process ends. Raises UserError if another copy is running."""
         self._lease.take()
-        lifecycle.exit_hooks.append(self._lease.release)
+        lifecycle.exit_hooks.append(self._release_before_exit)
         atexit.register(self._lease.release)
 
     def resume(self, partition_id: PartitionId, begin: int | None) -> Iterator[tuple[int, bytes]]:
@@ -177,19 +177,22 @@ class KafkaDelivery:
             return self._ends[partition_id]
 
     def flush(self) -> None:
-        """Waits until Kafka has acknowledged every row handed over.
-
-        Raises:
-            UserError: Kafka refused a row, or the process is to stop and Kafka does not answer.
-        """
-        patience_s = _STOP_TIMEOUT_S
-        while unacknowledged := self._producer.flush(1):
+        """Waits until Kafka has acknowledged every row handed over. Raises UserError if Kafka refused one."""
+        while self._producer.flush(1):
             self._raise_if_refused()
-            liveness.heartbeat()
-            patience_s -= lifecycle.stop_requested.is_set()
-            if not patience_s:
-                raise UserError(f"stopped while Kafka is away; {unacknowledged} rows will be written on resume")
+            while_waiting()
         self._raise_if_refused()
+
+    def _flush_before_exit(self) -> None:
+        """The same for a process that stops, and for a few seconds only: rows without an answer are written on resume."""
+        for _ in range(_STOP_TIMEOUT_S):
+            if not self._producer.flush(1):
+                break
+        self._raise_if_refused()
+
+    def _release_before_exit(self) -> None:
+        if not self.unacknowledged():  # otherwise some may still arrive: a successor waits until the lease has run out
+            self._lease.release()
 
     def unacknowledged(self) -> int:
         """The number of rows handed over that Kafka has not acknowledged."""

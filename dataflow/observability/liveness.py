@@ -17,6 +17,7 @@ R = TypeVar("R")
 
 _inside: dict[int, float] = {}  # by thread that is in a callback: when it entered or sent its last heartbeat, monotonic
 _polled: float | None = None  # when any worker last polled, monotonic; None: not yet, or no source is left
+_has_polled = False  # ever
 
 
 def monitored(function: Callable[P, R]) -> Callable[P, R]:
@@ -54,14 +55,20 @@ def acquire_with_heartbeat(lock: threading.Lock) -> Iterator[None]:
 
 def record_poll() -> None:
     """Records that a worker has polled a source."""
-    global _polled
+    global _polled, _has_polled
     _polled = time.monotonic()
+    _has_polled = True
 
 
 def clear_poll() -> None:
     """Resets the last poll time: a worker has no source left. Workers that have sources set it again."""
     global _polled
     _polled = None
+
+
+def has_polled() -> bool:
+    """Whether any worker has ever polled a source."""
+    return _has_polled
 
 
 def longest_call() -> float:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from bytewax.recovery import RecoveryConfig
 from bytewax.run import cli_main
 
-from dataflow.observability import logs, summary
+from dataflow.observability import logs
 from dataflow.runtime.cluster import ProcessInfo, addresses, parse_addresses, process_id
 from dataflow.runtime.job import make_flow
 from dataflow.runtime.options import directory, seconds, whole_number
@@ -31,7 +31,6 @@ log = logging.getLogger("visits")
 _API_PORT = "BYTEWAX_DATAFLOW_API_PORT"
 _DEFAULT_API_PORT = 3030
 EXIT_WRONG_COMMAND_LINE = 2
-EXIT_NOTHING_READABLE = 3  # messages were read, and none of them was a row
 
 
 def main(arguments: Sequence[str], epilog: str = "") -> int:
@@ -42,8 +41,8 @@ def main(arguments: Sequence[str], epilog: str = "") -> int:
         epilog: text at the end of ``--help``, as it is.
 
     Returns:
-        The exit code: 0, or 3 if messages were read and none of them was a row. A `UserError` ends the process with
-        one line and exit code 1, a wrong command line with 2.
+        The exit code, see `Shutdown.finish`. A `UserError` ends the process with one line and exit code 1, a wrong command
+        line with 2.
     """
     logs.start(*log_options())
     shutdown = Shutdown(has_store=True)
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str], epilog: str = "") -> int:
         cluster = parse_addresses(options.addresses)
         process_info = ProcessInfo(number, options.recovery_directory, cluster, options.workers_per_process)
         flow = make_flow(process_info, shutdown)
-        open_store(options.recovery_directory, number)
+        shutdown.watch(open_store(options.recovery_directory, number))
     except UserError as error:
         logs.fail(error)
     _prepare_api()
@@ -67,9 +66,9 @@ def main(arguments: Sequence[str], epilog: str = "") -> int:
         epoch_interval=timedelta(seconds=options.snapshot_interval),
         recovery_config=RecoveryConfig(options.recovery_directory, timedelta(seconds=options.backup_interval)),
     )
-    totals = summary.log_totals()
+    code = shutdown.finish()
     log.info("stopped", extra=logs.event("stopped"))
-    return EXIT_NOTHING_READABLE if totals.nothing_readable else 0
+    return code
 
 
 class _Parser(argparse.ArgumentParser):

@@ -11,14 +11,16 @@ import threading
 from types import TracebackType
 from typing import NoReturn
 
+from dataflow.runtime.recovery_store import IF_LOST
 from dataflow.streaming.errors import UserError, set_handler
 
 
 def install_error_handler() -> None:
     """From now on a `UserError` inside the engine ends the process with its one line and exit code 1.
 
-    So do two failures that the engine reports as panics: the loss of another process of the cluster, and a recovery
-    store that cannot be written. A thread of ours that fails ends the process after its traceback.
+    So do failures that the engine reports in its own way: the loss of another process of the cluster, and a recovery
+    store that cannot be written, or whose files do not belong together. Any other exception ends the process after its
+    traceback, in a thread of ours too.
     """
     set_handler(_exit)
     sys.excepthook = _on_exception
@@ -45,8 +47,11 @@ def _on_exception(kind: type[BaseException], error: BaseException, trace: Traceb
             f"the recovery store cannot be used ({cause[1] if cause else 'SQLite'}): is its disk full, or away? "
             "Correct that and start again; the job resumes from the last snapshot"
         )
+    elif kind.__module__ == "bytewax.recovery":
+        exit_with_error(f"the recovery store cannot be resumed: {error}; {IF_LOST}")
     else:
         sys.__excepthook__(kind, error, trace)
+        os._exit(1)  # without the totals, which belong to a run that has ended
 
 
 def _on_exception_in_thread(args: threading.ExceptHookArgs) -> None:

@@ -33,13 +33,13 @@ from dataflow.kafka.partitioner import PARTITIONERS
 from dataflow.kafka.sink import SINK_CONVERTERS, KafkaSink, SinkState
 from dataflow.kafka.source import KafkaPartitionConsumer, KafkaSource, SourceContext
 from dataflow.kafka.topic_ids import TopicWatch, topic_gone, topic_ids
-from dataflow.observability import health, logs, metrics, summary
+from dataflow.observability import health, logs, metrics
 from dataflow.observability.clock import clock
 from dataflow.observability.progress import Progress
 from dataflow.runtime import changed_settings
 from dataflow.runtime.cluster import ProcessInfo
 from dataflow.runtime.errors import install_error_handler
-from dataflow.runtime.recovery_store import drop_unfinished_epochs
+from dataflow.runtime.recovery_store import StoreWatch, check_store, drop_unfinished_epochs
 from dataflow.runtime.settings import PREFIX, Settings, load, log_options
 from dataflow.runtime.shutdown import Shutdown
 from dataflow.runtime.stored_states import StoredStates
@@ -65,13 +65,15 @@ def make_flow(process_info: ProcessInfo | None = None, shutdown: Shutdown | None
     os.environ["RUST_BACKTRACE"] = "0"  # a backtrace of the engine's own frames helps nobody
     install_error_handler()
     faulthandler.register(signal.SIGUSR1, sys.__stderr__ or 2)  # prints where every thread is
-    is_engines_command = shutdown is None  # which knows nothing of our totals
+    is_engines_command = shutdown is None  # which neither creates a store nor knows our totals and exit codes
     try:
         process_info = process_info or ProcessInfo.from_environment()
         if shutdown is None:
             shutdown = Shutdown(has_store=process_info.store is not None)
             shutdown.install()
         process_info.check()
+        if process_info.store is not None:
+            check_store(process_info.store, will_be_created=not is_engines_command)
         settings = load()
         shutdown.drain_timeout_s = settings.drain_timeout
         flow = _build_job(settings, process_info)
@@ -79,7 +81,9 @@ def make_flow(process_info: ProcessInfo | None = None, shutdown: Shutdown | None
         logs.fail(error)
     process_info.say_if_waiting()
     if is_engines_command:
-        atexit.register(summary.log_totals)
+        if process_info.store is not None:
+            shutdown.watch(StoreWatch(process_info.store))
+        atexit.register(shutdown.finish_and_exit)
     return flow
 
 

@@ -9,6 +9,8 @@ import logging
 import os
 import pickle
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
@@ -17,14 +19,96 @@ from pathlib import Path
 from bytewax.recovery import init_db_dir
 
 from dataflow.observability import logs
-from dataflow.streaming.errors import UserError
+from dataflow.streaming.errors import UserError, inside_engine
 
 log = logging.getLogger("visits")
 
 _PARTS = 4  # more workers than this share them
+_LOOK_INTERVAL_S = 1.0
+IF_LOST = (
+    "put it back, or start with an empty one: the job reads its inputs again from where it began, and leaves out the rows "
+    "that the outputs hold (docs/recovery.md says when that is right)"
+)
 
 
-def open_store(directory: Path, process_id: int) -> None:
+class StoreWatch:
+    """Notices that the files of the store are not those that the engine has opened, or cannot be written any more.
+
+    The engine would go on writing to files that were deleted, which are lost with the process. A file system that has
+    become read-only would end the process by a signal, because SQLite maps files into memory.
+
+    Args:
+        directory: of the store, which exists.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files = {file: _identity(file) for file in _parts(directory)}
+
+    def start(self) -> None:
+        """From now on looks every second; if a file is gone, the process ends with one line."""
+        threading.Thread(target=self._run, name="recovery store", daemon=True).start()
+
+    def check(self) -> None:
+        """Raises UserError if a file is gone, if another one has its name, or if the file system is read-only."""
+        for file, identity in self._files.items():
+            try:
+                found = _identity(file)
+            except (FileNotFoundError, NotADirectoryError):
+                found = None
+            except OSError:
+                continue  # a network volume that does not answer: the engine reports what it cannot write
+            if found != identity:
+                raise UserError(
+                    f"the recovery store {self._directory} is gone: {file.name} was deleted, moved or replaced while the job "
+                    f"ran, so what was read since is not saved; {IF_LOST}"
+                )
+
+        if self._is_read_only():
+            raise UserError(
+                f"the file system of the recovery store {self._directory} has become read-only; correct that and start again: "
+                "the job resumes from the last snapshot"
+            )
+
+    def _is_read_only(self) -> bool:
+        try:
+            return bool(os.statvfs(self._directory).f_flag & os.ST_RDONLY)
+        except OSError:
+            return False
+
+    @inside_engine
+    def _run(self) -> None:
+        while True:
+            self.check()
+            time.sleep(_LOOK_INTERVAL_S)
+
+
+def check_store(directory: Path, will_be_created: bool) -> None:
+    """Raises UserError if the directory cannot be a recovery store, or holds only a part of one.
+
+    Args:
+        directory: of the store.
+        will_be_created: whether it is about to be created if there is none.
+    """
+    with _with_user_errors(directory):
+        if directory.exists() and not directory.is_dir():
+            raise UserError(f"the recovery store {directory} has to be a directory, and is a file (-r)")
+        parts = _parts(directory)
+        if not parts and not will_be_created:
+            what = "holds no recovery store" if directory.exists() else "does not exist"
+            raise UserError(
+                f"the directory {directory} {what} (-r); `python -m dataflow -r {directory}` creates one and runs the job"
+            )
+        if not parts:
+            return
+        with _exclusively(directory):  # another process of the cluster may be creating it
+            parts = _parts(directory)
+            missing = {f"part-{number}.sqlite3" for number in range(_part_count(parts))} - {part.name for part in parts}
+        if missing:
+            raise UserError(f"the recovery store {directory} lacks {', '.join(sorted(missing))}; {IF_LOST}")
+
+
+def open_store(directory: Path, process_id: int) -> StoreWatch:
     """Creates the store or prepares an existing one, and locks it for this process for as long as it lives.
 
     The processes of a cluster share the directory. Raises UserError if it is in use or cannot be used.
@@ -47,6 +131,7 @@ def open_store(directory: Path, process_id: int) -> None:
             else:
                 _log_resume_epoch(directory)
             _delete_unfinished(directory)
+        return StoreWatch(directory)
 
 
 def drop_unfinished_epochs(directory: Path) -> None:
@@ -65,13 +150,12 @@ def drop_unfinished_epochs(directory: Path) -> None:
 
 def _log_resume_epoch(directory: Path) -> None:
     written = _last_written(directory)  # before the store is opened
-    resume = resume_epoch(directory)
-    if resume is None:
-        line = "recovery store %s: nothing in it yet, starting from the beginning"
-        log.info(line, directory, extra=logs.event("starting"))
-    else:
+    if has_snapshot(directory):
         line = "recovery store %s: resuming from epoch %d; last written at %s UTC"
-        log.info(line, directory, resume, written, extra=logs.event("resuming"))
+        log.info(line, directory, resume_epoch(directory), written, extra=logs.event("resuming"))
+    else:
+        line = "recovery store %s: no snapshot in it yet, so there is nothing to resume from"
+        log.info(line, directory, extra=logs.event("starting"))
 
 
 def _delete_unfinished(directory: Path) -> None:
@@ -104,22 +188,49 @@ def resume_epoch(directory: Path) -> int | None:
     return min(workers.get((last, worker), began) for worker in range(count))
 
 
-def states(directory: Path, step_id: str) -> dict[str, bytes]:
-    """The states, by key, from which the engine would resume a step whose states are bytes."""
-    resume = resume_epoch(directory)
-    newest: dict[str, tuple[int, bytes | None]] = {}
-    query = "SELECT state_key, snap_epoch, ser_change FROM snaps WHERE step_id = ? AND snap_epoch < ?"
+def has_snapshot(directory: Path) -> bool:
+    """Whether there is a snapshot that the engine would resume from: that of an epoch which all workers have finished."""
+    resume = resume_epoch(directory) or 0
+    query = "SELECT EXISTS (SELECT * FROM snaps WHERE snap_epoch < ?)"
     for part in _parts(directory):
         with closing(sqlite3.connect(part)) as database:
-            for key, epoch, data in database.execute(query, (step_id, resume or 0)):
-                if epoch > newest.get(key, (-1, None))[0]:
-                    newest[key] = epoch, data
+            if database.execute(query, (resume,)).fetchone() == (1,):
+                return True
+    return False
+
+
+def states(directory: Path, step_id: str) -> dict[str, bytes]:
+    """The states, by key, from which the engine would resume a step whose states are bytes. Raises UserError."""
+    newest: dict[str, tuple[int, bytes | None]] = {}
+    query = "SELECT state_key, snap_epoch, ser_change FROM snaps WHERE step_id = ? AND snap_epoch < ?"
+    with _with_user_errors(directory):
+        resume = resume_epoch(directory)
+        for part in _parts(directory):
+            with closing(sqlite3.connect(part)) as database:
+                for key, epoch, data in database.execute(query, (step_id, resume or 0)):
+                    if epoch > newest.get(key, (-1, None))[0]:
+                        newest[key] = epoch, data
     # the engine pickles states; None: discarded
     return {key: pickle.loads(data) for key, (_, data) in newest.items() if data is not None}
 
 
 def _parts(directory: Path) -> list[Path]:
     return sorted(directory.glob("part-*.sqlite3"))
+
+
+def _part_count(parts: list[Path]) -> int:
+    """How many parts the store has, as each of them notes."""
+    for part in parts:
+        with closing(sqlite3.connect(part)) as database:
+            for (count,) in database.execute("SELECT part_count FROM parts"):
+                return int(count)
+    return 0
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    """Device and number of a file, which stay while it is moved and differ from those of another one of its name."""
+    found = file.stat()
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from support.jobs import JOB, LIVE, Kafka, a_log, assert_right, click, wait_unti
 from support.logs import NOON
 from support.programs import end_of, environment, free_port, said_only_totals
 
+from dataflow.kafka.embedded import EmbeddedKafka
+from dataflow.streaming.errors import START_OVER
+
 
 @pytest.mark.parametrize(
     ("arguments", "keyed"),
@@ -99,3 +102,48 @@ def test_the_production_command_ends_in_the_same_one_line(embedded_settings, pro
     assert lines == [
         f"visits: Kafka at {embedded_settings.brokers} has no topic nowhere; `python -m producer --create-topics` creates them"
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            ["-r", "none", "-s", "10", "-b", "0"],
+            "the directory none does not exist (-r); `python -m dataflow -r none` creates",
+        ),
+        (
+            ["-r", "tests", "-s", "10", "-b", "0"],
+            "the directory tests holds no recovery store (-r); `python -m dataflow",
+        ),
+        (
+            ["-r", "README.md", "-s", "10", "-b", "0"],
+            "the recovery store README.md has to be a directory, and is a file",
+        ),
+        (["-r", "none", "-s", "-5", "-b", "0"], "argument -s/--snapshot-interval: not a number of seconds from 0 to"),
+    ],
+)
+def test_a_store_that_the_engine_could_not_use_ends_in_one_line(embedded_settings, programs, options, line):
+    status, lines = programs.run(*JOB, *options, **environment(embedded_settings))
+    assert status == 1
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"visits: {line}")
+
+
+def test_a_topic_that_the_job_has_used_is_not_to_be_created_again(embedded_settings, programs, tmp_path):
+    write(embedded_settings.brokers, a_log(embedded_settings, NOON, keyed=True, events=50))
+    run = "dataflow", "-r", str(tmp_path / "recovery")
+    assert programs.run(*run, **environment(embedded_settings, stop_at_end="1"))[0] == 0
+    with EmbeddedKafka() as kafka:  # where one topic is missing
+        *others, missing = [*embedded_settings.outputs, *embedded_settings.inputs]
+        for topic in others:
+            kafka.create_topic(topic)
+        less = embedded_settings.model_copy(update={"brokers": kafka.brokers})
+        status, lines = programs.run(*run, **environment(less))
+        assert status == 1
+        assert len(lines) == 1
+        assert lines[0].startswith(
+            f"visits: topic {missing} is gone: was it deleted? Another topic of its name has other "
+        )
+        assert lines[0].endswith(START_OVER)
+        _, lines = programs.run("dataflow", "-r", str(tmp_path / "an empty one"), **environment(less))
+        assert lines[-1].endswith(f"has no topic {missing}; `python -m producer --create-topics` creates them")

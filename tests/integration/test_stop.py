@@ -1,6 +1,7 @@
 """A stop drains: what was read is finished and in the last snapshot, and the next start replays nothing."""
 
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -110,8 +111,10 @@ def test_a_drain_that_cannot_end_stops_as_it_is_and_loses_nothing(shop, embedded
     for _ in range(signals):
         job.send_signal(signal.SIGTERM)
         time.sleep(0.5)  # signals that are pending together are one
-    _, lines = end_of(job)
+    status, lines = end_of(job)
     assert not any("Traceback" in line for line in lines)
+    assert status == 4
+    assert lines[-1].startswith("visits: stopped without a last snapshot: ")
     embedded_kafka.start_brokers()
     assert traffic.wait() == 0
     job = started(shop, programs, tmp_path / "recovery")
@@ -143,11 +146,64 @@ def test_settings_may_change_after_a_stop_and_not_after_a_kill(recorded, program
     assert count_visits(recorded) == before
 
 
-def test_a_run_that_can_read_nothing_ends_with_code_3_and_says_so(shop, programs, tmp_path):
+@pytest.mark.parametrize("command", [("dataflow", "-r", "{store}"), JOB], ids=" ".join)
+def test_a_run_to_the_end_that_can_read_nothing_ends_with_code_3_and_says_so(shop, programs, tmp_path, command):
     write(shop.brokers, [(shop.topic_user_events, 0, None, b'{"event":"Page Viewed"}')] * 7)
-    status, lines = programs.run("dataflow", "-r", str(tmp_path / "recovery"), **environment(shop, stop_at_end="1"))
+    run = [word.format(store=tmp_path / "recovery") for word in command]
+    status, lines = programs.run(*run, **environment(shop, stop_at_end="1"))
     assert status == 3
     assert any(line.startswith("visits: most of what was read became no visit: read 7 from ") for line in lines)
+
+
+def test_a_live_job_that_could_read_nothing_is_stopped_with_code_0(shop, programs, tmp_path):
+    write(shop.brokers, [(shop.topic_user_events, 0, None, b'{"event":"Page Viewed"}')] * 7)
+    assert stop(started(shop, programs, tmp_path / "recovery")) == {shop.topic_user_events: 7}
+
+
+def test_a_stop_before_a_replay_is_complete_says_how_many_rows_are_pending(recorded, programs, tmp_path):
+    job = started(recorded, programs, tmp_path / "recovery")
+    wait_until_right(recorded, job)
+    job.kill()
+    job.wait()
+    # its last sessions stay open
+    job = started(recorded.model_copy(update={"outage_grace": 600.0}), programs, tmp_path / "recovery")
+    stop(job)
+    pending = "in the outputs from before this run are still to be made again"
+    assert any(pending in line for line in job.log.read_text().splitlines())
+    job = started(recorded, programs, tmp_path / "recovery")
+    time.sleep(recorded.session_gap + recorded.allowed_lateness + 2)
+    stop(job)
+    assert pending not in job.log.read_text()
+    wait_until_right(recorded)
+
+
+def test_a_row_that_a_replay_does_not_make_is_told_at_the_end_and_what_was_there_is_no_loss(recorded, programs):
+    run = programs.run(*JOB, **environment(recorded, stop_at_end="1"))
+    assert any("most of what was read became no visit" in line for line in run[1])
+    write(recorded.brokers, [(recorded.topic_visits, 0, b"somebody", b"else's")])
+    status, lines = programs.run(*JOB, **environment(recorded, stop_at_end="1"))
+    assert status == 0
+    told, totals = lines
+    assert (
+        told
+        == f"visits: {recorded.topic_visits}/0: 1 rows of the run before were not made again; they stay beside what is written now"
+    )
+    assert totals.startswith("visits: read ")
+    assert "; wrote nothing; " in totals
+    assert totals.endswith("not written, because the outputs had them")
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["while it runs", "at the stop"])
+def test_a_store_that_is_deleted_under_the_job_ends_it_in_one_line(shop, programs, tmp_path, at_once):
+    job = started(shop, programs, tmp_path / "recovery")
+    shutil.rmtree(tmp_path / "recovery")
+    if not at_once:
+        job.send_signal(signal.SIGTERM)
+    status, lines = end_of(job)
+    assert status == 1
+    assert lines[-1].startswith(
+        f"visits: the recovery store {tmp_path / 'recovery'} is gone: part-0.sqlite3 was deleted, "
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -157,4 +213,4 @@ def test_a_process_that_waits_for_its_cluster_stops_at_once(shop, programs, tmp_
     wait_until(lambda: "waiting for the other processes of the cluster" in job.log.read_text(), "it says so", job)
     job.send_signal(number)
     status, lines = end_of(job)
-    assert (status, lines[-1]) == (0, "visits: stopped")
+    assert (status, lines[-1]) == (0, "visits: stopped before anything was read")

@@ -14,7 +14,6 @@ REASONS = {
     "dataflow.runtime.command": INTEGRATION,
     "dataflow.runtime.errors": "ends its process, so its test starts one and names the module in a text",
     "dataflow.runtime.job": INTEGRATION,
-    "dataflow.runtime.shutdown": INTEGRATION,
     "dataflow.runtime.stored_states": "needs a store that the engine wrote: tests/integration/test_upgrade.py",
     "dataflow.tools.demo": "runs for half a minute; `make demo` checks itself",
     "dataflow.tools.explain.collect": "used through support.explained by the tests of explain",

@@ -211,13 +211,28 @@ def test_a_row_that_kafka_refuses_is_an_error_with_advice_on_the_next_write(deli
         delivery.checkpoint(OTHER)
 
 
-def test_a_stop_while_kafka_is_away_gives_up_after_some_seconds_and_counts_the_rows(delivery, producer):
+def test_a_stop_while_kafka_is_away_gives_up_after_some_seconds_and_keeps_the_lease(producer, output):
+    lease = Lease()
+    delivery = KafkaDelivery(SimpleNamespace(properties={}), output, lease, producer)
+    delivery.acquire()
     delivery.write(MINE, rows(b"a", b"b"))
     producer.answers = False
-    producer.on_flush = lifecycle.stop_requested.set
-    with pytest.raises(UserError, match=r"^stopped while Kafka is away; 2 rows will be written on resume$"):
-        delivery.flush()
+    for hook in lifecycle.exit_hooks:
+        hook()
     assert producer.flushes == 5
+    assert delivery.unacknowledged() == 2
+    assert "release" not in lease.calls
+
+
+def test_a_worker_that_flushes_while_the_process_stops_leaves_the_end_to_the_stop(delivery, producer, monkeypatch):
+    def blocks() -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(lifecycle, "block_if_stopping", blocks)
+    producer.queued = [b"a"]
+    producer.answers = False
+    with pytest.raises(InterruptedError):
+        delivery.flush()
 
 
 def test_more_than_64_mib_unacknowledged_are_flushed_before_more_are_handed_over(delivery, producer):

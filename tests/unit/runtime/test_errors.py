@@ -30,3 +30,19 @@ build_part()
     assert status == 1
     assert "the topic is gone" in said
     assert "Traceback" not in said
+
+
+def test_an_error_of_ours_ends_the_process_with_its_traceback_and_without_the_totals():
+    status, said = end_of("import atexit\natexit.register(print, 'read nothing')\n1 / 0")
+    assert status == 1
+    assert "ZeroDivisionError" in said
+    assert "read nothing" not in said
+
+
+def test_files_of_the_store_that_do_not_belong_together_are_one_line():
+    status, said = end_of(
+        "from bytewax.recovery import InconsistentPartitionsError\nraise InconsistentPartitionsError('no')"
+    )
+    assert status == 1
+    assert "the recovery store cannot be resumed: no; put it back, or start with an empty one" in said
+    assert "Traceback" not in said

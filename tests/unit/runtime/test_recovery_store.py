@@ -1,9 +1,13 @@
 """The engine's recovery store as a killed job leaves it."""
 
+import logging
+import os
+import shutil
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import bytewax.operators as op
 import pytest
@@ -12,7 +16,7 @@ from bytewax.inputs import AbortExecution, FixedPartitionedSource, StatefulSourc
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, run_main
 
-from dataflow.runtime.recovery_store import drop_unfinished_epochs, open_store
+from dataflow.runtime.recovery_store import StoreWatch, check_store, drop_unfinished_epochs, has_snapshot, open_store
 from dataflow.streaming.errors import UserError
 
 
@@ -102,3 +106,102 @@ def test_a_store_in_use_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path / "store", 1)  # another process of the same cluster
     with pytest.raises(UserError, match="is in use: process 0 of a job is running on it; stop it first"):
         open_store(tmp_path / "store", 0)
+
+
+def remove(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+def remove_a_part(directory: Path) -> None:
+    (directory / "part-2.sqlite3").unlink()
+
+
+def move(directory: Path) -> None:
+    directory.rename(directory.with_name("elsewhere"))
+
+
+def replace_with_a_copy(directory: Path) -> None:
+    shutil.copytree(directory, directory.with_name("copy"))
+    shutil.rmtree(directory)
+    directory.with_name("copy").rename(directory)
+
+
+def replace_with_a_file(directory: Path) -> None:
+    shutil.rmtree(directory)
+    directory.touch()
+
+
+@pytest.mark.parametrize("change", [remove, remove_a_part, move, replace_with_a_copy, replace_with_a_file])
+def test_a_store_whose_files_are_gone_while_the_job_runs_is_noticed(tmp_path: Path, change) -> None:
+    directory = tmp_path / "store"
+    watch = open_store(directory, 0)
+    watch.check()
+    change(directory)
+    with pytest.raises(
+        UserError, match=r"^the recovery store .* is gone: part-\d.sqlite3 was deleted, moved or replaced"
+    ):
+        watch.check()
+
+
+def test_a_volume_that_does_not_answer_is_left_to_the_engine(tmp_path: Path, monkeypatch) -> None:
+    init_db_dir(tmp_path, 1)
+    watch = StoreWatch(tmp_path)
+
+    def stale(path: Path) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(Path, "stat", stale)
+    watch.check()
+
+
+def test_a_file_system_that_has_become_read_only_is_noticed(tmp_path: Path, monkeypatch) -> None:
+    init_db_dir(tmp_path, 1)
+    watch = StoreWatch(tmp_path)
+    monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(UserError, match="has become read-only; correct that and start again"):
+        watch.check()
+
+
+def test_a_directory_without_a_store_is_refused_where_nobody_creates_one(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for directory, line in (
+        (tmp_path / "none", r"does not exist \(-r\); `python -m dataflow -r .*/none` creates one and runs the job$"),
+        (tmp_path, r"holds no recovery store \(-r\); `python -m dataflow -r "),
+        (file, r"has to be a directory, and is a file \(-r\)$"),
+    ):
+        with pytest.raises(UserError, match=line):
+            check_store(directory, will_be_created=False)
+    assert list(tmp_path.iterdir()) == [file]
+    check_store(tmp_path / "none", will_be_created=True)
+    with pytest.raises(UserError, match="has to be a directory"):
+        check_store(file, will_be_created=True)
+
+
+def test_a_store_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    init_db_dir(tmp_path, 3)
+    check_store(tmp_path, will_be_created=False)
+    (tmp_path / "part-1.sqlite3").unlink()
+    with pytest.raises(UserError, match=r"lacks part-1.sqlite3; put it back, or start with an empty one"):
+        check_store(tmp_path, will_be_created=True)
+
+
+def test_a_part_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "part-0.sqlite3").write_text("no database, whatever its name says")
+    with pytest.raises(UserError, match=r"cannot be used: file is not a database$"):
+        check_store(tmp_path, will_be_created=True)
+
+
+def test_a_store_whose_first_epoch_was_never_finished_has_nothing_to_resume(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO, "visits")
+    init_db_dir(tmp_path, 1)
+    with closing(sqlite3.connect(tmp_path / "part-0.sqlite3")) as store, store:  # as the engine does at its start
+        store.execute("INSERT INTO exs VALUES ('now', 0, 1, 1)")
+        store.execute("INSERT INTO snaps VALUES ('now', 'count', 'a', 1, NULL)")
+    assert not has_snapshot(tmp_path)
+    open_store(tmp_path, 0)
+    assert caplog.messages == [f"recovery store {tmp_path}: no snapshot in it yet, so there is nothing to resume from"]
+    run([["a"]], tmp_path)
+    open_store(tmp_path, 1)
+    assert has_snapshot(tmp_path)
+    assert "resuming from epoch" in caplog.messages[-1]
