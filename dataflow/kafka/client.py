@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from dataflow.kafka.replaceable import Admin
 from dataflow.observability import lifecycle, liveness, logs
 from dataflow.streaming.errors import UserError
 
@@ -88,15 +89,15 @@ class Connection:
         return self._refusal
 
 
-def connect(connection: Connection) -> AdminClient:
+def connect(connection: Connection) -> Admin:
     """A client for questions about the cluster. Raises UserError for a property that librdkafka does not know."""
     try:
-        return AdminClient(connection.properties)
+        return Admin(lambda: AdminClient(connection.properties))
     except KafkaException as error:
         raise UserError(f"wrong Kafka setting: {error.args[0].str()}") from None
 
 
-def is_mock(admin: AdminClient) -> bool:
+def is_mock(admin: Admin) -> bool:
     """Whether the cluster is librdkafka's mock. It has no controller, for which some questions wait in vain."""
     try:
         return str(admin.list_topics(timeout=_TIMEOUT_S).cluster_id).startswith("mockCluster")
@@ -110,7 +111,7 @@ def while_waiting() -> None:
     lifecycle.block_if_stopping()
 
 
-def count_partitions(admin: AdminClient, connection: Connection, topics: Iterable[str]) -> dict[str, int]:
+def count_partitions(admin: Admin, connection: Connection, topics: Iterable[str]) -> dict[str, int]:
     """The number of partitions of each topic.
 
     Raises:

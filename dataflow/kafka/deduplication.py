@@ -12,13 +12,13 @@ from hashlib import blake2b
 
 import msgspec
 from confluent_kafka import KafkaError
-from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import Connection, while_waiting
 from dataflow.kafka.job_metadata import JobMetadata
 from dataflow.kafka.messages import Headers
 from dataflow.kafka.offsets import PartitionId, end_offsets, retry_until_answered, source_name
 from dataflow.kafka.range_reader import OffsetRange, range_consumer, read_ranges
+from dataflow.kafka.replaceable import Admin
 from dataflow.kafka.stable_end_offsets import stable_end_offsets
 from dataflow.streaming.errors import UserError
 
@@ -41,7 +41,7 @@ class OutputDeduplicator:
 
     def __init__(
         self,
-        admin: AdminClient,
+        admin: Admin,
         connection: Connection,
         metadata: JobMetadata,
         start_offsets: Mapping[PartitionId, int],

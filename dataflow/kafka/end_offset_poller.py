@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import Connection
 from dataflow.kafka.in_sync import InSyncReplicas
 from dataflow.kafka.offsets import PartitionId, known_end_offsets, source_name
+from dataflow.kafka.replaceable import Admin
 from dataflow.kafka.replication_probe import ReplicationProbe
 from dataflow.observability.clock import clock as job_clock
 from dataflow.streaming.errors import inside_engine
@@ -56,7 +56,7 @@ class EndOffsetPoller:
 
     def __init__(
         self,
-        admin: AdminClient,
+        admin: Admin,
         connection: Connection,
         partitions: dict[str, int],
         group: str,

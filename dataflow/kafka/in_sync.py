@@ -4,10 +4,11 @@ import time
 from collections.abc import Collection
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicMetadata
+from confluent_kafka.admin import ConfigResource, ResourceType, TopicMetadata
 
 from dataflow.kafka.client import is_mock
 from dataflow.kafka.offsets import PartitionId, result_by
+from dataflow.kafka.replaceable import Admin
 
 _TIMEOUT_S = 2.0
 _ASK_AGAIN_S = 60.0  # somebody may change the configuration
@@ -24,7 +25,7 @@ class InSyncReplicas:
         topics: their names.
     """
 
-    def __init__(self, admin: AdminClient, topics: Collection[str]) -> None:
+    def __init__(self, admin: Admin, topics: Collection[str]) -> None:
         self._admin = admin
         self._topics = topics
         self._least: dict[str, int] = {}

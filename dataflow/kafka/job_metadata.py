@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import Connection
 from dataflow.kafka.offsets import FORBIDDEN, TIMEOUT_S, PartitionId, end_offsets, not_allowed, retry_until_answered
+from dataflow.kafka.replaceable import Admin, Replaceable
 from dataflow.streaming.errors import START_OVER, UserError
 
 _POLL_INTERVAL_S = 0.2  # of processes that wait for the first one
@@ -64,13 +64,14 @@ class JobMetadata:
 
     def __init__(self, connection: Connection, group: str) -> None:
         self._group = group
-        self._consumer = Consumer({**connection.properties, "group.id": group, "enable.auto.commit": False})
+        properties = {**connection.properties, "group.id": group, "enable.auto.commit": False}
+        self._consumer = Replaceable(lambda: Consumer(properties))
 
     def read(self, partition_ids: Iterable[PartitionId]) -> dict[PartitionId, MetadataEntry]:
         """The entries of these partitions; partitions without one are left out."""
-        answers = self._consumer.committed(
-            [TopicPartition(*partition_id) for partition_id in partition_ids], timeout=TIMEOUT_S
-        )
+        partitions = [TopicPartition(*partition_id) for partition_id in partition_ids]
+        with self._consumer.asked() as consumer:
+            answers = consumer.committed(partitions, timeout=TIMEOUT_S)
         return {
             (answer.topic, answer.partition): MetadataEntry(answer.offset, _note(answer.metadata or ""))
             for answer in _checked(answers)
@@ -83,11 +84,13 @@ class JobMetadata:
             TopicPartition(*partition_id, entry.offset, msgspec.json.encode(entry.note).decode())
             for partition_id, entry in metadata.items()
         ]
-        _checked(self._consumer.commit(offsets=commits, asynchronous=False))
+        with self._consumer.asked() as consumer:
+            answers = consumer.commit(offsets=commits, asynchronous=False)
+        _checked(answers)
 
     def poll(self) -> None:
         """Lets the client report errors. Raises UserError if the job may not use the group."""
-        message = self._consumer.poll(0)
+        message = self._consumer.client.poll(0)
         error = message.error() if message is not None else None
         if error is not None and error.code() in FORBIDDEN:
             raise not_allowed(f"use the consumer group {self._group}", error)
@@ -95,7 +98,7 @@ class JobMetadata:
 
 def read_entries(
     metadata: JobMetadata,
-    admin: AdminClient,
+    admin: Admin,
     partitions: Mapping[str, int],
     topic_ids: Mapping[str, str],
     is_first: bool = True,

@@ -8,9 +8,10 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple, TypeVar, cast
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from dataflow.kafka.client import while_waiting
+from dataflow.kafka.replaceable import Admin
 from dataflow.observability import logs
 from dataflow.streaming.errors import START_OVER, UserError
 
@@ -45,7 +46,7 @@ def source_name(topic: str, partition: int) -> str:
 
 
 def known_end_offsets(
-    admin: AdminClient, partition_ids: Iterable[PartitionId], timeout_s: float = TIMEOUT_S
+    admin: Admin, partition_ids: Iterable[PartitionId], timeout_s: float = TIMEOUT_S
 ) -> dict[PartitionId, EndOffset]:
     """The ends of those partitions whose leaders answer in time; others are left out."""
     ends, _ = _list_offsets(admin, partition_ids, _LATEST, timeout_s)
@@ -53,7 +54,7 @@ def known_end_offsets(
 
 
 def end_offsets(
-    admin: AdminClient,
+    admin: Admin,
     partition_ids: Iterable[PartitionId],
     timeout_s: float = TIMEOUT_S,
     committed_only: bool = False,
@@ -66,7 +67,7 @@ def end_offsets(
 
 
 def earliest_offsets(
-    admin: AdminClient, partition_ids: Iterable[PartitionId], timeout_s: float = TIMEOUT_S
+    admin: Admin, partition_ids: Iterable[PartitionId], timeout_s: float = TIMEOUT_S
 ) -> dict[PartitionId, int]:
     """The offsets of the first rows of partitions. Raises KafkaException unless all leaders answer in time."""
     begins = _all_offsets(admin, partition_ids, _EARLIEST, timeout_s)
@@ -115,7 +116,7 @@ def not_allowed(action: str, error: KafkaError) -> UserError:
 
 
 def _all_offsets(
-    admin: AdminClient,
+    admin: Admin,
     partition_ids: Iterable[PartitionId],
     which: OffsetSpec,
     timeout_s: float,
@@ -131,7 +132,7 @@ def _all_offsets(
 
 
 def _list_offsets(
-    admin: AdminClient,
+    admin: Admin,
     partition_ids: Iterable[PartitionId],
     which: OffsetSpec,
     timeout_s: float,

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import Connection, close_aside, connect, count_partitions
 from dataflow.kafka.messages import Message
 from dataflow.kafka.offsets import PartitionId, earliest_offsets, end_offsets, source_name
+from dataflow.kafka.replaceable import Admin
 from dataflow.streaming.errors import UserError
 
 _BATCH = 10_000  # messages
@@ -196,7 +196,7 @@ class RangeReader:
         timeout_s: float | None = _TIMEOUT_S,
     ) -> None:
         self.connection = Connection(properties)
-        self.admin: AdminClient = connect(self.connection)
+        self.admin: Admin = connect(self.connection)
         self.partitions = count_partitions(self.admin, self.connection, topics)
         self._group = group
         self._timeout_s = timeout_s

@@ -16,12 +16,12 @@ from typing import Protocol
 import msgspec
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import Connection, close_aside
 from dataflow.kafka.end_offset_poller import ConfirmedEnd
 from dataflow.kafka.messages import Message, consume
 from dataflow.kafka.offsets import GONE, PartitionId, end_offsets, source_name
+from dataflow.kafka.replaceable import Admin
 from dataflow.kafka.stalled_reads import StallDetector
 from dataflow.observability import lifecycle, liveness, logs, metrics
 from dataflow.observability.clock import JobClock
@@ -112,7 +112,7 @@ class KafkaPartitionConsumer:
         partition_id: topic and partition.
     """
 
-    def __init__(self, connection: Connection, admin: AdminClient, group: str, partition_id: PartitionId) -> None:
+    def __init__(self, connection: Connection, admin: Admin, group: str, partition_id: PartitionId) -> None:
         properties = {**_TUNING, **connection.properties, **_ESSENTIAL, "group.id": group}
         self._committed_only = properties.get("isolation.level", "read_committed") == "read_committed"
         self._admin = admin

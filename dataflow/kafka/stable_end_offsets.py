@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import Connection, while_waiting
 from dataflow.kafka.messages import consume, partition_of
 from dataflow.kafka.offsets import EndOffset, PartitionId, end_offsets, retry_until_answered
+from dataflow.kafka.replaceable import Admin
 
 _QUIET_S = 1.0  # then brokers have processed whatever a killed process had sent them
 _ANSWER_TIMEOUT_S = 1.0  # for the leaders of all partitions
@@ -18,7 +18,7 @@ _MARGINS = 1_000, 1_000_000  # rows that may be invisible, or be written by othe
 
 
 def stable_end_offsets(
-    admin: AdminClient,
+    admin: Admin,
     connection: Connection,
     group: str,
     partition_ids: Collection[PartitionId],

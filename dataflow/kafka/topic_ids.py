@@ -5,10 +5,10 @@ import time
 from collections.abc import Collection, Mapping
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
 
 from dataflow.kafka.client import is_mock, while_waiting
 from dataflow.kafka.offsets import result_by
+from dataflow.kafka.replaceable import Admin
 from dataflow.observability import logs
 from dataflow.streaming.errors import START_OVER, UserError
 
@@ -33,7 +33,7 @@ def topic_gone(topic: str, is_output: bool) -> UserError:
     )
 
 
-def topic_ids(admin: AdminClient, topics: Collection[str], timeout_s: float = _GIVE_UP_AFTER_S) -> dict[str, str]:
+def topic_ids(admin: Admin, topics: Collection[str], timeout_s: float = _GIVE_UP_AFTER_S) -> dict[str, str]:
     """The ids of topics, by name; empty if brokers do not tell them."""
     if is_mock(admin):
         return {}
@@ -62,7 +62,7 @@ class TopicWatch:
         outputs: names of those that it writes.
     """
 
-    def __init__(self, admin: AdminClient, ids: Mapping[str, str], outputs: Collection[str]) -> None:
+    def __init__(self, admin: Admin, ids: Mapping[str, str], outputs: Collection[str]) -> None:
         self._admin = admin
         self._ids = ids
         self._outputs = outputs
@@ -84,7 +84,7 @@ class TopicWatch:
                 raise topic_gone(name, name in self._outputs)
 
 
-def _ask(admin: AdminClient, topics: Collection[str]) -> tuple[dict[str, str], dict[str, KafkaError]]:
+def _ask(admin: Admin, topics: Collection[str]) -> tuple[dict[str, str], dict[str, KafkaError]]:
     """The ids that brokers tell, and why the others are missing."""
     ids: dict[str, str] = {}
     errors: dict[str, KafkaError] = {}

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 
 from bytewax.dataflow import Dataflow
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from dataflow.clickstream.dead_letters import KINDS
 from dataflow.clickstream.outputs import OUTPUTS
@@ -30,6 +29,7 @@ from dataflow.kafka.job_metadata import JobMetadata, read_entries
 from dataflow.kafka.lease import Lease, LeaseFollower
 from dataflow.kafka.offsets import PartitionId, end_offsets
 from dataflow.kafka.partitioner import PARTITIONERS
+from dataflow.kafka.replaceable import Admin
 from dataflow.kafka.sink import SINK_CONVERTERS, KafkaSink, SinkState
 from dataflow.kafka.source import KafkaPartitionConsumer, KafkaSource, SourceContext
 from dataflow.kafka.topic_ids import TopicWatch, topic_gone, topic_ids
@@ -220,7 +220,7 @@ def _refuse_topics_that_are_gone(
     settings: Settings,
     process_info: ProcessInfo,
     metadata: JobMetadata,
-    admin: AdminClient,
+    admin: Admin,
     connection: Connection,
 ) -> None:
     """Raises UserError if the job has used one of the missing topics, so that creating it anew would be no help."""
