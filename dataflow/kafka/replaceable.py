@@ -20,6 +20,7 @@ Answers = dict[Any, Future[Any]]
 
 _STUCK_AFTER_S = 10.0  # of the first replacement; each further one waits twice as long
 _MAX_STUCK_AFTER_S = 320.0
+_DROP_AFTER_S = 60.0
 
 
 class Replaceable(Generic[Client]):
@@ -40,46 +41,45 @@ class Replaceable(Generic[Client]):
 
     @property
     def client(self) -> Client:
-        """The present client."""
-        return self._client
+        """The client to ask: the present one, or a new one if that has been silent for long."""
+        with self._lock:
+            now = self._clock()
+            if self._silent_since is not None and now >= self._silent_since + self._patience_s:
+                self._silent_since, self._patience_s = now, min(2 * self._patience_s, _MAX_STUCK_AFTER_S)
+                replaced = [self._client]
+                self._client = self._open()
+                _drop_later(replaced)
+            return self._client
 
     @contextmanager
     def asked(self) -> Iterator[Client]:
-        """Asks the present client, and records whether it has answered; an error that a broker reports is an answer."""
+        """Asks the client, and records whether it has answered; an error that a broker reports is an answer."""
         try:
-            yield self._client
+            yield self.client
         except KafkaException as failure:
             self.record(failure)
             raise
-        self.record_answer()
+        self.record(None)
 
     def record(self, failure: BaseException | None) -> None:
-        """Records what a question has led to: an answer (None), or an error."""
-        if isinstance(failure, KafkaException) and failure.args[0].code() < 0:  # the client's own, not a broker's
-            self.record_failure()
-        else:
-            self.record_answer()
-
-    def record_answer(self) -> None:
-        """The client has answered a question."""
-        self._silent_since, self._patience_s = None, _STUCK_AFTER_S
-
-    def record_failure(self) -> None:
-        """The client has not answered a question; it is replaced if it has not done so for long."""
+        """Records what a question has led to: an answer (None), or an error. May be called by a thread of the client."""
         with self._lock:
-            now = self._clock()
-            if self._silent_since is None:
-                self._silent_since = now
-            if now < self._silent_since + self._patience_s:
-                return
-            self._silent_since, self._patience_s = now, min(2 * self._patience_s, _MAX_STUCK_AFTER_S)
-            drop_aside([self._client])
-            self._client = self._open()
+            if (
+                not isinstance(failure, KafkaException) or failure.args[0].code() >= 0
+            ):  # a broker's, not the client's own
+                self._silent_since, self._patience_s = None, _STUCK_AFTER_S
+            elif self._silent_since is None:
+                self._silent_since = self._clock()
 
 
-def drop_aside(clients: list[Any]) -> None:
-    """Drops clients, which ends them once nobody else holds them, in a thread of its own: a stuck one may take long."""
-    threading.Thread(target=clients.clear, name="drop stuck client", daemon=True).start()
+def _drop_later(clients: list[Any]) -> None:
+    """Ends clients that are in use by nobody else, in a thread of its own, since a stuck one may take long.
+
+    Not at once: a client must not be ended by a thread of its own, which may be reporting an answer at this moment.
+    """
+    timer = threading.Timer(_DROP_AFTER_S, clients.clear)
+    timer.daemon = True
+    timer.start()
 
 
 class Admin:
@@ -101,8 +101,8 @@ class Admin:
         """Raises KafkaException if nothing can be asked."""
         try:
             answers: Answers = self._admin.client.list_offsets(*questions, **options)
-        except KafkaException:
-            self._admin.record_failure()
+        except KafkaException as failure:
+            self._admin.record(failure)
             raise
         for answer in answers.values():
             answer.add_done_callback(lambda answer: self._admin.record(answer.exception()))

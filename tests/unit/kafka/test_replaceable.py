@@ -1,6 +1,7 @@
 """A client that answers nothing for long, though others reach the brokers, is replaced."""
 
 from concurrent.futures import Future
+from threading import Event
 from typing import Any
 
 import pytest
@@ -66,6 +67,22 @@ def test_an_answer_begins_the_time_anew(world):
     assert client.client == 1
 
 
+def test_a_client_that_was_replaced_is_kept_for_a_while_since_it_must_not_end_in_a_thread_of_its_own(monkeypatch):
+    monkeypatch.setattr(module, "_DROP_AFTER_S", 0.2)
+    world, ended = World(), Event()
+
+    class Client:
+        def __del__(self) -> None:
+            ended.set()
+
+    clients = Replaceable(Client, lambda: world.now)
+    clients.record(STUCK)
+    world.now += 10
+    assert clients.client is not None
+    assert not ended.wait(0.05)
+    assert ended.wait(10)
+
+
 def test_an_error_that_a_broker_reports_is_an_answer(world):
     client = Replaceable(world.open, lambda: world.now)
     fail_for(world, client, 60, REFUSED)
@@ -103,9 +120,10 @@ class Stuck:
 def test_an_admin_client_that_is_stuck_is_replaced_by_one_that_answers(world, monkeypatch, ask):
     monkeypatch.setattr(module.Replaceable.__init__, "__defaults__", (lambda: world.now,))
     admin = Admin(lambda: Stuck(STUCK if world.open() == 1 else None))
-    for _ in range(11):
+    for _ in range(10):
         world.now += 1
         with pytest.raises(KafkaException):
             ask(admin)
+    world.now += 1
     assert ask(admin) in ("topics", 7)
     assert world.made == 2
