@@ -8,6 +8,7 @@ from itertools import islice
 from support.real_kafka import RealKafka, unavailable
 
 from chaos import control
+from chaos.load import busy
 from chaos.plan import FAULTS, rounds
 from chaos.run import Options, run
 from chaos.site import JOB
@@ -29,6 +30,9 @@ def _arguments() -> argparse.Namespace:
         default=[],
         metavar="NAMES",
         help=f"only these: {', '.join(FAULTS)}",
+    )
+    parser.add_argument(
+        "--busy", type=int, default=0, metavar="N", help="so many busy loops on the machine beside it [0]"
     )
     parser.add_argument("--control", action="store_true", help="with Bytewax's own KafkaSink, which has to fail")
     parser.add_argument("--plan", action="store_true", help="only print what would be done")
@@ -62,7 +66,7 @@ def main() -> int:
         arguments.faults,
         module=control.MODULE if arguments.control else JOB,
     )
-    with RealKafka() as kafka:
+    with busy(arguments.busy), RealKafka() as kafka:
         verdicts = [run(kafka, seed, options) for seed in arguments.seed]
     right = [bool(verdict and verdict.right) for verdict in verdicts]
     print(f"{sum(right)} of {len(right)} seeds are right")
