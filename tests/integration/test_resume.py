@@ -76,7 +76,7 @@ def test_a_resume_of_a_run_that_stopped_at_the_end_is_refused(embedded_settings,
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        pytest.param(lambda path: path.write_text(""), "cannot be used: ", id="a file"),
+        pytest.param(lambda path: path.write_text(""), "has to be a directory, and is a file (-r)", id="a file"),
         pytest.param(
             lambda path: (path.mkdir(), (path / "part-0.sqlite3").write_text("something else")),
             "cannot be used: file is not a database",
