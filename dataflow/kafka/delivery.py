@@ -114,6 +114,9 @@ class KafkaDelivery:
         output: reads the output topics.
         lease: says whether this process may write.
         new_producer: makes the producer, of librdkafka properties.
+
+    Raises:
+        UserError: the properties do not go with exactly-once delivery.
     """
 
     def __init__(
@@ -134,9 +137,12 @@ class KafkaDelivery:
         self._ends: dict[PartitionId, int] = {}
         self._batches_at_end: dict[PartitionId, int] = {}  # how many of the batches are before that end
         self._lock = threading.Lock()  # guards _ends and _batches_at_end
-        self._producer = new_producer(
-            {**_TUNING, **connection.properties, **_ESSENTIAL, "on_delivery": self._on_delivery}
-        )
+        properties = {**_TUNING, **connection.properties, **_ESSENTIAL, "on_delivery": self._on_delivery}
+        try:
+            self._producer = new_producer(properties)
+        except (KafkaException, ValueError, TypeError) as error:
+            why = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+            raise UserError(f"wrong Kafka setting (VISITS_KAFKA_*): {why}") from None
         lifecycle.exit_hooks.append(self._flush_before_exit)
 
     def acquire(self) -> None:

@@ -36,7 +36,11 @@ class InSyncReplicas:
         """The partitions of a topic to which nothing can be written with acks=all, by the topic's metadata."""
         self._ask_for_configuration()
         name, least = str(topic.topic), self._least.get(str(topic.topic), 1)
-        return {(name, number) for number, partition in topic.partitions.items() if len(partition.isrs) < least}
+        return {
+            (name, number)
+            for number, partition in topic.partitions.items()
+            if len(partition.isrs) < min(least, max(1, len(partition.replicas)))  # a single replica takes writes alone
+        }
 
     def _ask_for_configuration(self) -> None:
         now = time.monotonic()

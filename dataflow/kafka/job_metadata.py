@@ -31,6 +31,7 @@ class LeaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     started: str = ""  # when the process started; numbers are used again
     renewals: int = 0
     clock: int = 0  # the time of the last renewal by the job's clock, microseconds
+    shared: dict[str, float | str] = {}  # what all processes must have in common, by name
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,6 +43,9 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: dict[str, str] = {}
     lease: LeaseRecord | None = None
     drain: str = ""  # id of the lease whose processes are to drain
+    # for partition 0 only: of each input, the sum of the offsets of its partitions' first rows when the job began
+    firsts: dict[str, int] = {}
+    since: int = 0  # the end of the partition when the settings were changed last
 
 
 class MetadataEntry(NamedTuple):

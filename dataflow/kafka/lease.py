@@ -156,6 +156,7 @@ class Lease(_Watched):
         clock: the job's, which followers take over.
         process: says what runs on this host.
         processes: of the job.
+        shared: what the other processes must have in common with this one, by name.
     """
 
     def __init__(
@@ -166,11 +167,12 @@ class Lease(_Watched):
         clock: JobClock,
         process: Process | None = None,
         processes: int = 1,
+        shared: Mapping[str, float | str] = {},
     ) -> None:
         super().__init__(metadata, entries, name, clock)
         self._process = process or Process()
         self._processes = processes
-        self._own = self._process.record()
+        self._own = msgspec.structs.replace(self._process.record(), shared=dict(shared))
 
     def take(self) -> None:
         """Returns as the holder. Raises UserError if another copy of the job is running."""
@@ -270,12 +272,19 @@ class LeaseFollower(_Watched):
         entries: all entries of the metadata.
         name: of the job, for messages.
         clock: the job's, which is adjusted to that of the first process.
+        shared: what this process must have in common with the first one, by name.
     """
 
     def __init__(
-        self, metadata: JobMetadata, entries: Mapping[PartitionId, MetadataEntry], name: str, clock: JobClock
+        self,
+        metadata: JobMetadata,
+        entries: Mapping[PartitionId, MetadataEntry],
+        name: str,
+        clock: JobClock,
+        shared: Mapping[str, float | str] = {},
     ) -> None:
         super().__init__(metadata, entries, name, clock)
+        self._shared = shared
         self._followed: LeaseRecord | None = None
         self._asked = 0.0  # monotonic, the last time that the lease was read
         self._lock = threading.Lock()  # workers are threads, and each joins
@@ -284,12 +293,16 @@ class LeaseFollower(_Watched):
         """Nothing: the first process takes it."""
 
     def join(self) -> None:
-        """Finds the lease to follow. Called when the engine runs, before anything is read or written."""
+        """Finds the lease to follow. Called when the engine runs, before anything is read or written.
+
+        Raises UserError if the first process has other settings, or another recovery store.
+        """
         with self._lock:
             while self._followed is None:
                 self._asked = time.monotonic()
                 self._followed, _ = retry_until_answered(self._read, self._metadata.poll)
                 if self._followed is not None:
+                    self._compare(self._followed.shared)
                     self._clock.adjust_to(self._followed.clock)
                     self._start()
                 else:
@@ -314,6 +327,14 @@ class LeaseFollower(_Watched):
                 self._followed = lease
                 self.held_until = self._asked + _VALID_FOR_S
             self._asked = asked
+
+    def _compare(self, shared: Mapping[str, float | str]) -> None:
+        different = [name for name, value in self._shared.items() if shared.get(name, value) != value]
+        if different:
+            raise UserError(
+                f"this process differs from the job's first one in {', '.join(different)}: all processes of a cluster need the "
+                "same settings, and the same recovery store (one directory, shared by their hosts)"
+            )
 
     def _check(self, lease: LeaseRecord | None) -> None:
         followed = self._followed

@@ -14,10 +14,18 @@ from dataflow.streaming.errors import START_OVER, UserError
 
 Value = float | str
 
+STOP_AT_END = "stop_at_end"  # noted among the settings: whether the run closes every session at the end
+
 
 def changes(before: Mapping[str, Value], now: Mapping[str, Value]) -> dict[str, tuple[Value, Value]]:
-    """The settings, by name, that have another value than before; those that were not noted are left out."""
-    return {name: (before[name], value) for name, value in now.items() if before.get(name, value) != value}
+    """The settings, by name, that have another value than before; those that were not noted are left out.
+
+    A run to the end of the inputs, at which all sessions close, may follow any run; after it, no other replays its rows.
+    """
+    changed = {name: (before[name], value) for name, value in now.items() if before.get(name, value) != value}
+    if now.get(STOP_AT_END):
+        changed.pop(STOP_AT_END, None)
+    return changed
 
 
 def noted_settings(entries: Mapping[PartitionId, MetadataEntry]) -> dict[str, Value]:
@@ -25,6 +33,14 @@ def noted_settings(entries: Mapping[PartitionId, MetadataEntry]) -> dict[str, Va
     noted: dict[str, Value] = {}
     for entry in entries.values():
         noted |= entry.note.settings
+    return noted
+
+
+def noted_firsts(entries: Mapping[PartitionId, MetadataEntry]) -> dict[str, int]:
+    """Of each input, the sum of the offsets of its partitions' first rows when the job began; empty if not noted."""
+    noted: dict[str, int] = {}
+    for entry in entries.values():
+        noted |= entry.note.firsts
     return noted
 
 
@@ -74,6 +90,48 @@ def rows_to_replay(
     return count
 
 
+def rows_before_change(entries: Mapping[PartitionId, MetadataEntry], states: Mapping[PartitionId, SinkState]) -> int:
+    """How many rows a replay would make again that were written before the settings were changed last.
+
+    There are none but with a recovery store that is older than the change, such as a backup.
+
+    Args:
+        entries: of the output partitions.
+        states: of the partitions in the last snapshot.
+    """
+    count = 0
+    for partition_id, entry in entries.items():
+        state = states.get(partition_id)
+        count += max(0, entry.note.since - (entry.offset if state is None else state.end))
+    return count
+
+
+def refuse_old_store(rows: int) -> None:
+    """Raises UserError if a replay would make rows again that were written before the last change of settings."""
+    if rows:
+        raise UserError(
+            f"{rows:,} rows in the outputs were written before the settings were changed last, and would be written again in "
+            f"another form: the recovery store is older than that. Put back the one of the last stop; or {START_OVER}"
+        )
+
+
+def refuse_lost_rows(noted: Mapping[str, int], firsts: Mapping[str, int], rows: int) -> None:
+    """Raises UserError if a replay would begin without input rows of which there are rows in the outputs.
+
+    Args:
+        noted: of each input, the sum of the offsets of its first rows when the job began.
+        firsts: the same now.
+        rows: number of rows that the replay would make again.
+    """
+    lost = [topic for topic, first in firsts.items() if first > noted.get(topic, first)]
+    if rows and lost:
+        raise UserError(
+            f"without its recovery store the job would read {lost[0]} again from its first row, but retention has removed rows "
+            f"from there since the job began, so that other rows would be written beside the {rows:,} in the outputs. Put the "
+            f"store back; or {START_OVER}"
+        )
+
+
 def refuse(changed: Mapping[str, tuple[Value, Value]], rows: int) -> None:
     """Raises UserError if settings have changed and there are rows to replay."""
     if changed and rows:
@@ -91,13 +149,28 @@ def with_notes(
     settings: Mapping[str, Value],
     output_ids: Mapping[str, str],
     input_ids: Mapping[str, str],
+    firsts: Mapping[str, int] = {},
+    changed_at: Mapping[PartitionId, int] = {},
 ) -> dict[PartitionId, MetadataEntry]:
-    """The entries, with the settings and the ids of the topics under which rows are written from now on."""
+    """The entries, with what is noted of the rows that are written from now on.
+
+    Args:
+        entries: of the output partitions.
+        settings: of the job.
+        output_ids: ids of the topics, by name.
+        input_ids: likewise.
+        firsts: of each input, the sum of the offsets of its partitions' first rows; kept as it was noted first.
+        changed_at: the ends of the partitions, if settings are changed by this start.
+    """
     noted: dict[PartitionId, MetadataEntry] = {}
     for (topic, number), entry in entries.items():
-        note = Note(output_ids.get(topic, entry.note.topic_id))
+        since = changed_at.get((topic, number), entry.note.since)
+        note = Note(output_ids.get(topic, entry.note.topic_id), since=since)
         if number == 0:
-            note = Note(note.topic_id, dict(settings), {**entry.note.inputs, **input_ids})
+            noted_firsts = {**firsts, **entry.note.firsts}
+            note = Note(
+                note.topic_id, dict(settings), {**entry.note.inputs, **input_ids}, firsts=noted_firsts, since=since
+            )
         noted[topic, number] = entry._replace(note=note)
     return noted
 

@@ -10,6 +10,8 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
 
 from bytewax.dataflow import Dataflow
 from confluent_kafka import KafkaException
@@ -27,7 +29,7 @@ from dataflow.kafka.end_offset_poller import EndOffsetPoller
 from dataflow.kafka.event_restorer import KafkaEventRestorer
 from dataflow.kafka.job_metadata import JobMetadata, read_entries
 from dataflow.kafka.lease import Lease, LeaseFollower
-from dataflow.kafka.offsets import PartitionId, end_offsets
+from dataflow.kafka.offsets import PartitionId, earliest_offsets, end_offsets, retry_until_answered
 from dataflow.kafka.partitioner import PARTITIONERS
 from dataflow.kafka.replaceable import Admin
 from dataflow.kafka.sink import SINK_CONVERTERS, KafkaSink, SinkState
@@ -39,7 +41,7 @@ from dataflow.observability.progress import Progress
 from dataflow.runtime import changed_settings
 from dataflow.runtime.cluster import ProcessInfo
 from dataflow.runtime.errors import install_error_handler
-from dataflow.runtime.recovery_store import StoreWatch, check_store, drop_unfinished_epochs
+from dataflow.runtime.recovery_store import StoreWatch, check_store, drop_unfinished_epochs, store_id
 from dataflow.runtime.settings import PREFIX, Settings, load, log_options
 from dataflow.runtime.shutdown import Shutdown
 from dataflow.runtime.stored_states import StoredStates
@@ -111,7 +113,8 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     fingerprint = _fingerprint(settings, ids)
     is_first = process_info.process_id == 0
     outputs = {topic: partitions[topic] for topic in settings.outputs}
-    entries = read_entries(metadata, admin, outputs, ids, is_first, _warn_of_rows_of_others)
+    is_new = not StoredStates(process_info.store, settings, fingerprint).sinks()
+    entries = read_entries(metadata, admin, outputs, ids, is_first, _warn_of_rows_of_others if is_new else _say_nothing)
     read = {topic: partitions[topic] for topic in settings.inputs}
     starts: dict[PartitionId, int] = {}
     if settings.start == "latest":
@@ -127,10 +130,11 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     deduplicator = OutputDeduplicator(admin, connection, metadata, output_starts, settings.group)
     codec: StateCodec[SinkState] = StateCodec(SinkState, fingerprint, SINK_CONVERTERS)
     lease: Lease | LeaseFollower
+    shared = _shared(settings, fingerprint, process_info.store)
     if is_first:
-        lease = Lease(metadata, entries, settings.group, clock, processes=process_info.processes)
+        lease = Lease(metadata, entries, settings.group, clock, processes=process_info.processes, shared=shared)
     else:
-        lease = LeaseFollower(metadata, entries, settings.group, clock)
+        lease = LeaseFollower(metadata, entries, settings.group, clock, shared)
     delivery = KafkaDelivery(connection, deduplicator, lease)
     metrics.set_function(metrics.unacknowledged, delivery.unacknowledged)
     delivery.acquire()
@@ -141,15 +145,25 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         input_ids = {topic: id for topic, id in ids.items() if topic in settings.inputs}
         changed_settings.refuse_other_inputs(entries, input_ids, deduplicator.stable_ends, settings.start == "latest")
         stored = StoredStates(process_info.store, settings, fingerprint)
-        changed = changed_settings.changes(
-            stored.settings() | changed_settings.noted_settings(entries), fingerprint.settings
-        )
+        states = stored.sinks()
+        now = {
+            **fingerprint.settings,
+            "start": settings.start,
+            changed_settings.STOP_AT_END: int(settings.stop_at_end),
+        }
+        noted = changed_settings.noted_settings(entries)
+        changed = changed_settings.changes(stored.settings() | noted, now)
         if changed:
-            states = stored.sinks()
-            changed_settings.refuse(
-                changed, changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends())
-            )
-        lease.note(changed_settings.with_notes(entries, fingerprint.settings, ids, input_ids))
+            rows = changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends())
+            changed_settings.refuse(changed, rows)
+        else:
+            changed_settings.refuse_old_store(changed_settings.rows_before_change(entries, states))
+        firsts = _first_offsets(admin, read, metadata)
+        if not states and settings.start == "earliest":
+            rows = changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends()) if noted else 0
+            changed_settings.refuse_lost_rows(changed_settings.noted_firsts(entries), firsts, rows)
+        changed_at = deduplicator.stable_ends() if changed else {}
+        lease.note(changed_settings.with_notes(entries, now, ids, input_ids, firsts, changed_at))
     outage_grace = round(settings.outage_grace * SECOND)
     topic_watch = TopicWatch(admin, ids, settings.outputs)
     end_offsets = EndOffsetPoller(admin, connection, read, settings.group, outage_grace, topic_watch.check)
@@ -204,6 +218,10 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     return build(inputs, sinks, rules, alignment, fingerprint, metrics.hooks(), probe)
 
 
+def _say_nothing(topic: str, rows: int) -> None:
+    """A job with a snapshot has written these rows; Kafka has forgotten its metadata."""
+
+
 def _warn_of_rows_of_others(topic: str, rows: int) -> None:
     if rows:
         log.warning(
@@ -238,6 +256,28 @@ def _refuse_topics_that_are_gone(
     for topic in noted.intersection(missing):
         if has_written or settings.start == "latest":
             raise topic_gone(topic, is_output=False)
+
+
+def _first_offsets(admin: Admin, partitions: Mapping[str, int], metadata: JobMetadata) -> dict[str, int]:
+    """Of each topic, the sum of the offsets of its partitions' first rows: it rises as retention removes rows."""
+    partition_ids = [(topic, number) for topic, count in partitions.items() for number in range(count)]
+    offsets = retry_until_answered(lambda: earliest_offsets(admin, partition_ids), metadata.poll)
+    sums = dict.fromkeys(partitions, 0)
+    for (topic, _), offset in offsets.items():
+        sums[topic] += offset
+    return sums
+
+
+def _shared(settings: Settings, fingerprint: JobFingerprint, store: Path | None) -> dict[str, float | str]:
+    """What all processes of a cluster must have in common, by the name that users know."""
+    shared: dict[str, float | str] = {"the recovery store (-r)": store_id(store) if store is not None else "none"}
+    shared["the names of the topics"] = blake2b(" ".join(fingerprint.topics).encode(), digest_size=8).hexdigest()
+    shared |= {PREFIX + name.upper(): value for name, value in fingerprint.settings.items()}
+    return shared | {
+        "VISITS_SHARDS": settings.shards,
+        "VISITS_START": settings.start,
+        "VISITS_STOP_AT_END": int(settings.stop_at_end),
+    }
 
 
 def _fingerprint(settings: Settings, topic_ids: Mapping[str, str]) -> JobFingerprint:

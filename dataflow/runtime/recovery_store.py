@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from uuid import uuid4
 
 from bytewax.recovery import init_db_dir
 
@@ -132,6 +133,20 @@ def open_store(directory: Path, process_id: int) -> StoreWatch:
                 _log_resume_epoch(directory)
             _delete_unfinished(directory)
         return StoreWatch(directory)
+
+
+def store_id(directory: Path) -> str:
+    """What tells a store from others of the same name: made when it is first asked for. Creates the directory.
+
+    Raises UserError if the store cannot be used.
+    """
+    with _with_user_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with _exclusively(directory):
+            file = directory / ".id"
+            if not file.exists():
+                file.write_text(uuid4().hex)
+            return file.read_text()
 
 
 def drop_unfinished_epochs(directory: Path) -> None:

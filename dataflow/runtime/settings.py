@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     )
     group: str = Field(
         "visits",
-        min_length=1,
+        pattern=r"\S",
         description="name of the job: its identity in the output topics, and its consumer group (for lag monitors only)",
     )
     log_format: Literal["auto", "text", "json"] = Field(
@@ -142,6 +142,13 @@ class Settings(BaseSettings):
         passed = {name: secret.get_secret_value() for name, secret in self.kafka.items()}
         return {"bootstrap.servers": self.brokers, **passed}
 
+    @field_validator("kafka")
+    @classmethod
+    def _no_transactions(cls, properties: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        if "transactional.id" in properties:
+            raise ValueError("transactional.id: the job is exactly once without transactions; leave it out")
+        return properties
+
     @field_validator("kafka_file")
     @classmethod
     def _file_exists(cls, path: Path | None) -> Path | None:
@@ -192,7 +199,7 @@ class _KafkaProperties(PydanticBaseSettingsSource):
         properties: dict[str, str] = {}
         file = given.get(KAFKA_PREFIX + "FILE")
         if file and Path(file).is_file():
-            properties |= {k.strip(): (v or "").strip() for k, v in dotenv_values(file, interpolate=False).items()}
+            properties |= {k.strip(): (v or "").strip() for k, v in _values_in(file, interpolate=False).items()}
         for name, value in given.items():
             if name.startswith(KAFKA_PREFIX) and name != KAFKA_PREFIX + "FILE":
                 properties[name.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")] = value
@@ -225,11 +232,21 @@ def load() -> Settings:
 
 def variables() -> dict[str, str]:
     """The variables of the environment and of `.env`, names in capitals; the environment wins."""
-    file = {name: value or "" for name, value in dotenv_values(ENV_FILE).items()}
+    file = {name: value or "" for name, value in _values_in(ENV_FILE).items()}
     return {name.upper(): value for name, value in {**file, **os.environ}.items()}
+
+
+def _values_in(file: str, interpolate: bool = True) -> dict[str, str | None]:
+    try:
+        return dotenv_values(file, interpolate=interpolate)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
 
 
 def log_options() -> tuple[str, str]:
     """Format and level of the log, unchecked: logging starts before the settings are read."""
-    given = variables()
+    try:
+        given = variables()
+    except UserError:  # told when the settings are read
+        return "auto", "info"
     return given.get(PREFIX + "LOG_FORMAT", "auto"), given.get(PREFIX + "LOG_LEVEL", "info")

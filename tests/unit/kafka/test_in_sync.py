@@ -32,9 +32,12 @@ class Admin:
         return dict.fromkeys(resources, answer)
 
 
-def topic(*in_sync: int):
+def topic(*in_sync: int, replicas: int = 3):
     """A topic whose partitions have so many replicas in sync."""
-    partitions = {number: SimpleNamespace(isrs=[*range(count)]) for number, count in enumerate(in_sync)}
+    partitions = {
+        number: SimpleNamespace(isrs=[*range(count)], replicas=[*range(replicas)])
+        for number, count in enumerate(in_sync)
+    }
     return SimpleNamespace(topic="clicks", partitions=partitions)
 
 
@@ -71,3 +74,8 @@ def test_the_configuration_is_asked_for_once_a_minute(monkeypatch):
     admin.min_in_sync = "3"
     now += 60
     assert replicas.unwritable(topic(2)) == {("clicks", 0)}
+
+
+def test_a_partition_with_fewer_replicas_than_its_topic_asks_for_takes_writes_while_all_are_in_sync():
+    replicas = InSyncReplicas(Admin(min_in_sync="2"), ["clicks"])
+    assert replicas.unwritable(topic(1, 0, replicas=1)) == {("clicks", 1)}

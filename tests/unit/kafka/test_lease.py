@@ -272,6 +272,25 @@ def test_a_follower_takes_over_the_time_of_the_first_process(metadata):
     assert adjusted == [123]
 
 
+@pytest.mark.parametrize(
+    ("own", "different"),
+    [
+        ({"VISITS_SHARDS": 8, "the recovery store (-r)": "a"}, None),
+        ({"VISITS_SHARDS": 4, "the recovery store (-r)": "b"}, "VISITS_SHARDS, the recovery store"),
+        ({"VISITS_NEW": 1, "the recovery store (-r)": "a"}, None),
+    ],
+)
+def test_a_follower_with_other_settings_or_another_store_than_the_first_process_stops(metadata, own, different):
+    shared = {"VISITS_SHARDS": 8, "the recovery store (-r)": "a"}
+    metadata.entries[FIRST] = MetadataEntry(5, Note(lease=msgspec.structs.replace(HERE, shared=shared)))
+    follower = LeaseFollower(metadata, ENTRIES, "shop", SimpleNamespace(adjust_to=lambda leader: None), own)
+    if different is None:
+        follower.join()
+    else:
+        with pytest.raises(UserError, match=f"^this process differs from the job's first one in {different}"):
+            follower.join()
+
+
 def test_a_process_that_is_told_to_drain_tells_the_others(metadata, clock):
     lease = lease_in(metadata, processes=2)
     lease.take()

@@ -9,7 +9,10 @@ from dataflow.runtime.changed_settings import (
     changes,
     noted_settings,
     refuse,
+    refuse_lost_rows,
+    refuse_old_store,
     refuse_other_inputs,
+    rows_before_change,
     rows_to_replay,
     with_notes,
 )
@@ -97,3 +100,61 @@ def test_a_change_with_rows_to_replay_is_refused_and_the_line_says_what_to_do():
 def test_a_change_with_nothing_to_replay_is_allowed():
     refuse({"session_gap": (20.0, 1_800.0)}, 0)
     refuse({}, 5)
+
+
+def test_a_run_to_the_end_may_follow_any_run_and_no_other_may_replay_its_rows():
+    live, to_the_end = {"stop_at_end": 0.0}, {"stop_at_end": 1.0}
+    assert changes(live, to_the_end) == {}
+    assert changes(to_the_end, to_the_end) == {}
+    assert changes(to_the_end, live) == {"stop_at_end": (1.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("ends", "rows"),
+    [
+        pytest.param((15, 20), 0, id="the store of the last stop"),
+        pytest.param((12, 20), 3, id="an older one"),
+        pytest.param((17, 25), 0, id="a snapshot after the change"),
+        pytest.param(None, 5, id="no store"),
+    ],
+)
+def test_rows_from_before_the_last_change_of_settings_are_not_replayed(ends, rows):
+    entries = {ONE: MetadataEntry(10, Note(since=15)), TWO: MetadataEntry(20, Note(since=20))}
+    states = (
+        {} if ends is None else {ONE: SinkState(ends[0], PendingRows(), 2), TWO: SinkState(ends[1], PendingRows(), 2)}
+    )
+    assert rows_before_change(entries, states) == rows
+    if not rows:
+        refuse_old_store(rows)
+    else:
+        with pytest.raises(
+            UserError, match=rf"^{rows} rows in the outputs were written before the settings were changed"
+        ):
+            refuse_old_store(rows)
+
+
+def test_a_change_notes_where_each_partition_ended_and_the_next_start_keeps_that():
+    noted = with_notes(ENTRIES, {}, {}, {}, {"clicks": 7}, {ONE: 15, TWO: 21})
+    assert [entry.note.since for entry in noted.values()] == [15, 21]
+    again = with_notes(noted, {}, {}, {}, {"clicks": 9})
+    assert [entry.note.since for entry in again.values()] == [15, 21]
+    assert again[ONE].note.firsts == {"clicks": 7}
+
+
+@pytest.mark.parametrize(
+    ("noted", "firsts", "rows", "is_refused"),
+    [
+        pytest.param({"clicks": 7}, {"clicks": 7}, 5, False, id="all rows are there"),
+        pytest.param({"clicks": 7}, {"clicks": 8}, 5, True, id="one is gone"),
+        pytest.param({"clicks": 7}, {"clicks": 8}, 0, False, id="nothing was written"),
+        pytest.param({}, {"clicks": 8}, 5, False, id="not noted"),
+    ],
+)
+def test_a_replay_without_a_store_is_refused_where_retention_has_removed_rows(noted, firsts, rows, is_refused):
+    if not is_refused:
+        refuse_lost_rows(noted, firsts, rows)
+    else:
+        with pytest.raises(
+            UserError, match=r"^without its recovery store the job would read clicks again .* start over"
+        ):
+            refuse_lost_rows(noted, firsts, rows)

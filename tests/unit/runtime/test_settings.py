@@ -79,7 +79,7 @@ def test_settings_come_from_the_environment(monkeypatch, name, value, field, mea
         ("VISITS_STOP_AT_END", "perhaps", "VISITS_STOP_AT_END: Input should be a valid boolean"),
         ("VISITS_PARTITIONER", "random", "VISITS_PARTITIONER: Input should be 'crc32' or 'murmur2'"),
         ("VISITS_BROKERS", "", "VISITS_BROKERS: String should have at least 1 character"),
-        ("VISITS_GROUP", "", "VISITS_GROUP: String should have at least 1 character"),
+        ("VISITS_GROUP", "", "VISITS_GROUP: String should match pattern"),
         ("VISITS_TOPIC_VISITS", "my visits", "VISITS_TOPIC_VISITS: String should match pattern"),
         ("VISITS_TOPIC_VISITS", "", "VISITS_TOPIC_VISITS: String should match pattern"),
         ("VISITS_TOPIC_VISITS", "x" * 250, "VISITS_TOPIC_VISITS: String should match pattern"),
