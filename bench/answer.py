@@ -1,15 +1,19 @@
 """The right answer to a workload, computed from its own rows while they are made, and quick to compare.
 
-The rules once more, in their simplest form: a user's rows up to a long silence are sorted, cut into sessions, and each
-purchase event is held against each row of `purchases`. What comes out is kept as a number of rows and a sum of hashes
-a topic, which is all that it takes to see whether a topic holds just these rows. `dataflow.tools.reference` knows about late
-and unreadable rows as well, but takes many times longer; the tests hold the two against each other.
+The rules once more, in their simplest form: a user's rows up to a long silence are sorted, cut into sessions, and the
+purchase events paired with the rows of `purchases` as the reference pairs them. What comes out is kept as a number of rows
+and a sum of hashes a topic, which is all that it takes to see whether a topic holds just these rows.
+`dataflow.tools.reference` knows about late and unreadable rows as well, but takes many times longer; the tests hold the
+two against each other.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 from hashlib import blake2b
 from operator import itemgetter
+
+from dataflow.tools import reference_pairing
 
 GAP = 20_000  # milliseconds, as all times here
 WINDOW = 5_000
@@ -18,6 +22,8 @@ MAX_EVENTS = 5
 _SILENCE = 40_000  # more than gap, window on both sides and lateness together: nothing reaches across it
 
 _time = itemgetter(0)
+
+_Amount = tuple[int, bool, int, int, Decimal, bytes]  # of a session's the greatest counts; the last item is its text
 
 
 @dataclass
@@ -103,31 +109,41 @@ class Answer:
     def _close(self, user: int, block: _Block) -> None:
         events, key = block.events, b"%d" % user
         events.sort(key=_time)
+        amounts, taken = self._amounts(events, block.purchases)
         begin = 0
         for after, event in enumerate(events, 1):
             if after == len(events) or events[after][0] - event[0] > GAP:
-                self._add_session(user, key, events[begin:after], block.purchases)
+                self._add_session(user, key, events[begin:after], amounts[begin:after])
                 begin = after
-        bought = [time for time, _, event_type, _ in events if event_type == "purchase"]
-        for paid_at, _, _, value in block.purchases:
-            if not any(abs(paid_at - time) <= WINDOW for time in bought):
+        for number, (_, _, _, value) in enumerate(block.purchases):
+            if number not in taken:
                 self.unmatched_purchases.add(key, value)
 
+    def _amounts(
+        self, events: list[tuple[int, int, str, bytes]], purchases: list[tuple[int, int, bytes, bytes]]
+    ) -> tuple[list[_Amount | None], set[int]]:
+        """What each event takes, if it does, and the numbers of the rows that are taken."""
+        amounts: list[_Amount | None] = [None] * len(events)
+        buying = [number for number, event in enumerate(events) if event[2] == "purchase"]
+        pairs = reference_pairing.pair(
+            [reference_pairing.Event(*events[number][:2]) for number in buying],
+            [
+                reference_pairing.Row(time, Decimal(amount.decode()), amount, value, (number, 0), page)
+                for number, (time, page, amount, value) in enumerate(purchases)
+            ],
+            WINDOW,
+        )
+        for bought, paid in pairs:
+            time, page, _, _ = events[buying[bought]]
+            paid_at, paid_for, amount, _ = purchases[paid]
+            size = Decimal(amount.decode())
+            amounts[buying[bought]] = (time, paid_for == page, -abs(paid_at - time), paid_at, size, amount)
+        return amounts, {paid for _, paid in pairs}
+
     def _add_session(
-        self,
-        user: int,
-        key: bytes,
-        events: list[tuple[int, int, str, bytes]],
-        purchases: list[tuple[int, int, bytes, bytes]],
+        self, user: int, key: bytes, events: list[tuple[int, int, str, bytes]], amounts: list[_Amount | None]
     ) -> None:
-        matches = [
-            (time, paid_for == page, -abs(paid_at - time), paid_at, float(amount), amount)
-            for time, page, event_type, _ in events
-            if event_type == "purchase"
-            for paid_at, paid_for, amount, _ in purchases
-            if abs(paid_at - time) <= WINDOW
-        ]
-        amount = max(matches)[-1] if matches else b"0"
+        amount = max((each for each in amounts if each is not None), default=(b"0",))[-1]
         start = events[0][0]
         identity = blake2b(b"%d/%d" % (user, start * 1000), digest_size=16).hexdigest().encode()
         for event in events:

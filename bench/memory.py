@@ -53,7 +53,7 @@ def measure(users: int, events: int) -> Held:
     """Called in a process that has done nothing else."""
     serializer = ReferenceSerializer(_NoRestorer())
     rules = Rules()
-    sessions = SessionWindows(rules.gap, rules.window, SessionAccumulator, accumulate, merge)
+    sessions = SessionWindows(rules.gap, rules.retention, SessionAccumulator, accumulate, merge)
     codec: StateCodec[Any] = StateCodec(list[tuple[bytes, int, int, SessionReferences]], JobFingerprint(1))
     logic = SessionLogic("sessions", sessions, codec, serializer, [], Hooks())
     at_first = resident()

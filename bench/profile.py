@@ -54,6 +54,8 @@ FILES = {
     "dataflow/clickstream/serde.py": DECODE,
     "dataflow/streaming/watermark.py": CLOCK,
     "dataflow/streaming/interval_join.py": JOIN,
+    "dataflow/streaming/pairing.py": JOIN,
+    "dataflow/clickstream/attribution.py": JOIN,
     "dataflow/streaming/session_windows.py": SESSION,
     "dataflow/clickstream/sessions.py": SESSION,
     "dataflow/kafka/sink.py": PRODUCE,

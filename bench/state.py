@@ -104,7 +104,7 @@ class Crowd:
     def still_open(self, rules: Rules) -> int:
         """How many sessions are open when all rows have been read: the slowest partition is the one to say."""
         watermark = self.arrival(self.users - PARTITIONS) + VISIT - rules.lateness
-        return sum(self.arrival(user) + VISIT + max(rules.gap, rules.window) >= watermark for user in range(self.users))
+        return sum(self.arrival(user) + VISIT + rules.retention >= watermark for user in range(self.users))
 
 
 class Made(FixedPartitionedSource[PolledBatch, None]):

@@ -2,14 +2,14 @@
 
     python -m bytewax.run examples.trades:flow
 
-Trades say how many shares changed hands, quotes what a share was worth. A trade takes the price of the quote nearest to
-it, at most 2 s away. Trades of one stock with at most 30 s between them are a burst; when it is over, one line says how
+Trades say how many shares changed hands, quotes at what price. A quote is for one trade, at most 2 s away. Trades of one stock with at most 30 s between them are a burst; when it is over, one line says how
 many shares it moved and for how much. Rows come in several files, each in its own order, and may be up to 5 s late.
 
 Watermark, join and session windows are the job's own (`dataflow.streaming`). Here are the rules: what rows are, which
 match, and what a session is folded into. See docs/library.md.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -32,6 +32,7 @@ from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND
 from dataflow.streaming.watermark import SourceProgress
 
 LATENESS, WINDOW, GAP = 5 * SECOND, 2 * SECOND, 30 * SECOND
+RETENTION = max(GAP, 2 * WINDOW)
 SHARDS = 4
 
 FILES = {  # a small morning, by topic and partition
@@ -72,62 +73,53 @@ class Quote(msgspec.Struct):
     time: int
     user: bytes
     price: float
-    matched: bool = False
-
-    def mark_matched(self) -> None:
-        self.matched = True
 
 
-class Price(msgspec.Struct, order=True):
-    """A trade and a quote that match. Of all matches of a trade, the greatest gives its price: nearest, then later."""
+class Deal(msgspec.Struct):
+    """A trade and the quote that prices it."""
 
-    nearness: int  # minus the distance
-    quoted_at: int
-    price: float
-    trade: tuple[int, int, int]  # its time, position and shares
-    time: int
+    time: int  # of the trade
     user: bytes
+    shares: int
+    price: float
 
 
-def price(trade: Trade, quote: Quote) -> Price:
-    distance = abs(trade.time - quote.time)
-    identity = trade.time, trade.position, trade.shares
-    return Price(-distance, quote.time, quote.price, identity, trade.time, trade.user)
+def deal(trade: Trade, quote: Quote) -> Deal:
+    return Deal(trade.time, trade.user, trade.shares, quote.price)
 
 
-PRICES = JoinSpec(left=Trade, probes=lambda trades: trades, probe=Trade, right=Quote, match=price)
+PRICES = JoinSpec(left=Trade, probes=lambda trades: trades, probe=Trade, right=Quote, match=deal)
 
 
 class Burst(msgspec.Struct):
-    """The fold: the trades of a session, and the best price of each that has one."""
+    """The fold: how many shares each trade of a session moved, and what those were worth that have a price."""
 
-    trades: list[tuple[int, int, int]] = []
-    prices: dict[tuple[int, int, int], Price] = {}
+    shares: list[int] = []
+    worths: list[float] = []
 
 
-def add(burst: Burst, row: Trade | Price) -> Burst:
+def add(burst: Burst, row: Trade | Deal) -> Burst:
     if isinstance(row, Trade):
-        burst.trades.append((row.time, row.position, row.shares))
-    elif row.trade not in burst.prices or row > burst.prices[row.trade]:
-        burst.prices[row.trade] = row
+        burst.shares.append(row.shares)
+    else:
+        burst.worths.append(row.shares * row.price)
     return burst
 
 
 def unite(burst: Burst, later: Burst) -> Burst:
-    burst.trades += later.trades
-    burst.prices |= later.prices
+    burst.shares += later.shares
+    burst.worths += later.worths
     return burst
 
 
 def line(session: Session[Burst]) -> str:
     """The line that a closed burst gives."""
     burst = session.fold
-    shares = sum(shares for _, _, shares in burst.trades)
-    worth = sum(found.price * found.trade[2] for found in burst.prices.values())
-    unknown = len(burst.trades) - len(burst.prices)
+    trades, unknown = len(burst.shares), len(burst.shares) - len(burst.worths)
+    worth = math.fsum(burst.worths)  # unlike sum(), the same in any order
     return (
-        f"{session.user.decode()} {session.start / SECOND:g}-{session.end / SECOND:g} s: {len(burst.trades)} trades, "
-        f"{shares} shares, {worth:.2f}" + (f", {unknown} without a price" if unknown else "")
+        f"{session.user.decode()} {session.start / SECOND:g}-{session.end / SECOND:g} s: {trades} trades, "
+        f"{sum(burst.shares)} shares, {worth:.2f}" + (f", {unknown} without a price" if unknown else "")
     )
 
 
@@ -201,8 +193,8 @@ def build(read: Iterable[PolledBatch], out: Sink[str]) -> Dataflow:
     read_polls = op.input("read", flow, TestingSource(read))
     batches = op.flat_map("shard", read_polls, sharder(SHARDS))
     on_time = track_watermark("clock", batches, LATENESS, fingerprint, SourceAlignment())
-    priced = interval_join("price", on_time, WINDOW, PRICES, fingerprint)
-    bursts = session_window("bursts", priced, GAP, WINDOW, fingerprint, Burst, add, unite, IdentitySerializer(Burst))
+    priced = interval_join("price", on_time, WINDOW, PRICES, fingerprint, RETENTION)
+    bursts = session_window("bursts", priced, GAP, RETENTION, fingerprint, Burst, add, unite, IdentitySerializer(Burst))
     lines = op.flat_map("tell", bursts, lambda keyed: map(line, keyed[1]))
     late = op.flat_map("take_late", read_polls, lambda poll: poll.late)
     late_lines = op.map("tell_late", late, lambda row: f"{row.user.decode()} {row.time / SECOND:g} s: too late")

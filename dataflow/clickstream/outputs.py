@@ -19,6 +19,7 @@ from dataflow.streaming.position import PARTITION_LIMIT
 # reasons in the headers of rejected records; those of dead letters say what cannot be read
 LATE = "late"
 NO_EVENT = "no event in its time"
+OTHER_ROW = "another row was taken"  # by each event in its time
 
 Keyed = tuple[str, OutgoingRecords]  # an element of a sink; the text chooses the output partition
 
@@ -89,10 +90,10 @@ def rejected(record: RejectedRecord) -> Iterator[Keyed]:
     yield route, OutgoingRecords(record.key, [record.value], headers)
 
 
-def rejecter(events_topic: str, purchases_topic: str, reason: str) -> Callable[[InputRecord], RejectedRecord]:
-    """Makes what rejects readable rows of the two input topics for a reason."""
+def rejecter(events_topic: str, purchases_topic: str) -> Callable[[InputRecord, str], RejectedRecord]:
+    """Makes what rejects readable rows of the two input topics, given a row and the reason."""
 
-    def reject(row: InputRecord) -> RejectedRecord:
+    def reject(row: InputRecord, reason: str) -> RejectedRecord:
         offset, partition = divmod(row.position, PARTITION_LIMIT)
         topic = events_topic if type(row) is Event else purchases_topic
         return RejectedRecord(row.user, row.value, reason, f"{topic}/{partition}", offset)
@@ -107,7 +108,7 @@ SUSPICIOUS_VISITS = OutputSpec(
 LATE_EVENTS = OutputSpec("late-events", "output: events that arrived too late, unchanged", Feed.LATE_EVENTS, rejected)
 DEAD_LETTERS = OutputSpec("dead-letters", "output: messages that cannot be read, and why", Feed.UNREADABLE, rejected)
 UNMATCHED_PURCHASES = OutputSpec(
-    "unmatched-purchases", "output: purchase rows without an event", Feed.UNMATCHED_PURCHASES, rejected
+    "unmatched-purchases", "output: purchase rows that no event took", Feed.UNMATCHED_PURCHASES, rejected
 )
 
 OUTPUTS: tuple[OutputSpec, ...] = (VISITS, SUSPICIOUS_VISITS, LATE_EVENTS, DEAD_LETTERS, UNMATCHED_PURCHASES)

@@ -3,6 +3,8 @@
 Times are microseconds of event time; what a user is, `dataflow.clickstream.users` says.
 """
 
+from decimal import Decimal, InvalidOperation
+
 import msgspec
 
 from dataflow.streaming.batches import messagepack_types
@@ -29,11 +31,15 @@ class Purchase(msgspec.Struct, array_like=True, gc=False):
     position: int
     page: int
     amount: bytes  # the number's own text, which visits will carry
-    matched: bool = False
 
-    def mark_matched(self) -> None:
-        self.matched = True
-        self.value = b""  # needed only of rows that never match
+    @property
+    def size(self) -> Decimal:
+        """The amount as an exact number."""
+        text = self.amount.decode()
+        try:
+            return Decimal(text)
+        except InvalidOperation:  # an exponent too large for a Decimal: its number is as good as 0
+            return Decimal(float(text))
 
 
 InputRecord = Event | Purchase  # a readable row of an input topic
@@ -42,16 +48,16 @@ messagepack_types.update((Event, Purchase))
 
 
 class Match(msgspec.Struct, array_like=True, gc=False, order=True):
-    """A purchase event that found an amount. Of all the matches of a session, the greatest gives its amount.
+    """A purchase event and the row that it takes. Of all the matches of a session, the greatest gives its amount.
 
-    The order of the fields is the rule: the session's last purchase event; for it the row of the same page, then the
-    nearest in time, then the later, then the larger; the text only settles between ``5`` and ``5.0``.
+    The order of the fields is the rule: the session's last purchase event; of several at that time the one with a row of
+    its own page, then the nearest row, then the later, then the larger; the text only settles between ``5`` and ``5.0``.
     """
 
     time: int  # of the purchase event
     same_page: bool
     nearness: int  # minus the distance between event and row
     paid_at: int
-    size: float  # the amount
+    size: Decimal  # the amount
     amount: bytes  # and its text
     user: bytes

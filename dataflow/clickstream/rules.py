@@ -13,7 +13,7 @@ class Rules:
 
     Args:
         gap: session gap: events of one user at most this far apart are one session.
-        window: match window: a purchase row belongs to a purchase event at most this far before or after it.
+        window: match window: a purchase event takes a purchase row at most this far before or after it.
         lateness: allowed lateness: a row farther below its partition's max timestamp is late.
         shards: number of groups into which users are divided.
         thresholds: of the suspicion rules, by name.
@@ -24,3 +24,9 @@ class Rules:
     lateness: int = 5 * SECOND
     shards: int = 8
     thresholds: Mapping[str, int] = field(default_factory=lambda: DEFAULT_THRESHOLDS, hash=False)
+
+    @property
+    def retention(self) -> int:
+        """How long a session is kept after its last event, in microseconds: until no event can extend it, and until each
+        amount that depends on no later purchase event has come."""
+        return max(self.gap, 2 * self.window)

@@ -8,7 +8,7 @@
 Sources and sinks are arguments: Kafka's in production, Bytewax's testing ones in unit tests.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,14 +19,14 @@ from bytewax.operators import KeyedStream, Stream
 from bytewax.outputs import Sink
 
 from dataflow.clickstream.attribution import AMOUNTS
-from dataflow.clickstream.outputs import LATE, NO_EVENT, OUTPUTS, Feed, Keyed, rejecter
+from dataflow.clickstream.outputs import LATE, NO_EVENT, OTHER_ROW, OUTPUTS, Feed, Keyed, rejecter
 from dataflow.clickstream.records import Event, Purchase
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.clickstream.session_references import EventRestorer, ReferenceSerializer
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, accumulate, finalize, merge
 from dataflow.streaming.alignment import SourceAlignment
-from dataflow.streaming.batches import OnTimeBatch, PolledBatch
+from dataflow.streaming.batches import JoinedBatch, OnTimeBatch, PolledBatch
 from dataflow.streaming.hooks import Hooks, LiveState
 from dataflow.streaming.operators import (
     IdentitySerializer,
@@ -71,10 +71,10 @@ class Observer(Protocol):
         self,
         polled: Stream[PolledBatch],
         on_time: KeyedStream[OnTimeBatch],
-        unmatched: Stream[Purchase],
+        unmatched: Stream[tuple[Purchase, str]],
         closed: KeyedStream[list[ClosedSession]],
     ) -> None:
-        """Adds steps to the dataflow that look at these streams and emit nothing."""
+        """Adds steps to the dataflow that look at these streams and emit nothing; unmatched rows come with the reason."""
 
 
 def build(
@@ -115,12 +115,14 @@ def build(
     polled = op.merge("merge", events, purchases)
     batches = op.flat_map("shard", polled, sharder(rules.shards))
     on_time = track_watermark("clock", batches, rules.lateness, fingerprint, alignment, hooks, live_state)
-    joined = interval_join("join_purchases", on_time, rules.window, AMOUNTS, fingerprint, hooks, live_state)
+    joined = interval_join(
+        "join_purchases", on_time, rules.window, AMOUNTS, fingerprint, rules.retention, hooks, live_state
+    )
     sessions = session_window(
         "session_window",
         joined,
         rules.gap,
-        rules.window,
+        rules.retention,
         fingerprint,
         SessionAccumulator,
         accumulate,
@@ -131,22 +133,21 @@ def build(
     )
     closed = op.map_value("finish", sessions, finalizer(rules))
 
-    reject_late = rejecter(inputs.events_topic, inputs.purchases_topic, LATE)
-    reject_unmatched = rejecter(inputs.events_topic, inputs.purchases_topic, NO_EVENT)
+    reject = rejecter(inputs.events_topic, inputs.purchases_topic)
     late_in_partition = op.flat_map("take_late", polled, lambda batch: batch.late)
     late_in_shard = op.flat_map("take_overtaken", on_time, lambda keyed: keyed[1].late)
     late = op.branch(
         "split_late", op.merge("merge_late", late_in_partition, late_in_shard), lambda row: type(row) is Event
     )
-    unmatched = op.flat_map("take_unmatched", joined, lambda keyed: keyed[1].unmatched)
+    unmatched = op.flat_map("take_unmatched", joined, lambda keyed: unmatched_rows(keyed[1]))
     feeds: dict[Feed, Stream[Any]] = {
         Feed.CLOSED_SESSIONS: closed,
-        Feed.LATE_EVENTS: op.map("reject_late_events", late.trues, reject_late),
+        Feed.LATE_EVENTS: op.map("reject_late_events", late.trues, lambda row: reject(row, LATE)),
         Feed.UNREADABLE: op.flat_map("take_unreadable", polled, lambda batch: batch.unreadable),
         Feed.UNMATCHED_PURCHASES: op.merge(
             "merge_unmatched",
-            op.map("reject_late_purchases", late.falses, reject_late),
-            op.map("reject_unmatched", unmatched, reject_unmatched),
+            op.map("reject_late_purchases", late.falses, lambda row: reject(row, LATE)),
+            op.map("reject_unmatched", unmatched, lambda row_and_reason: reject(*row_and_reason)),
         ),
     }
     for spec in OUTPUTS:
@@ -155,6 +156,14 @@ def build(
     if observer is not None:
         observer.attach(polled, on_time, unmatched, closed)
     return flow
+
+
+def unmatched_rows(batch: JoinedBatch) -> Iterator[tuple[Purchase, str]]:
+    """The purchase rows of a batch that no event took, each with the reason."""
+    for row in batch.unmatched:
+        yield row, NO_EVENT
+    for row in batch.left_over:
+        yield row, OTHER_ROW
 
 
 def finalizer(rules: Rules) -> Callable[[list[Session[SessionAccumulator]]], list[ClosedSession]]:

@@ -16,6 +16,7 @@ import bytewax.operators as op
 import msgspec
 from bytewax.operators import KeyedStream, Stream
 
+from dataflow.clickstream.outputs import NO_EVENT, OTHER_ROW
 from dataflow.clickstream.records import Event, InputRecord, Purchase
 from dataflow.clickstream.sessions import ClosedSession
 from dataflow.clickstream.suspicion import label_of
@@ -27,6 +28,8 @@ from dataflow.streaming.sharding import number_of, shard_of
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 
 SHOWN = 8  # entries of each list
+
+_UNMATCHED_BECAUSE = {NO_EVENT: "no purchase event in its time", OTHER_ROW: OTHER_ROW}
 
 
 class ListedRow(msgspec.Struct):
@@ -94,7 +97,7 @@ class DashboardProbe:
         self,
         polled: Stream[PolledBatch],
         on_time: KeyedStream[OnTimeBatch],
-        unmatched: Stream[Purchase],
+        unmatched: Stream[tuple[Purchase, str]],
         closed: KeyedStream[list[ClosedSession]],
     ) -> None:
         """Adds steps to the dataflow that observe these streams, many batches per call, and emit nothing."""
@@ -120,11 +123,11 @@ class DashboardProbe:
                 self._add_late(batch.late, lambda row: "its partition was idle, and the watermark passed it")
         return ()
 
-    def observe_unmatched(self, rows: list[Purchase]) -> tuple[()]:
-        for row in rows if self._histories else ():
+    def observe_unmatched(self, rows: list[tuple[Purchase, str]]) -> tuple[()]:
+        for row, _ in rows if self._histories else ():
             if history := self._histories.get(row.user):
                 history.add_unmatched(row)
-        self._add(self._unmatched, (self._listed(row, "no purchase event in its time") for row in rows[-SHOWN:]))
+        self._add(self._unmatched, (self._listed(row, _UNMATCHED_BECAUSE[reason]) for row, reason in rows[-SHOWN:]))
         return ()
 
     def observe_closed(self, keyed: list[tuple[str, list[ClosedSession]]]) -> tuple[()]:

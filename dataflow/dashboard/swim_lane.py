@@ -2,12 +2,12 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
 
-from dataflow.clickstream.attribution import PURCHASE, match
+from dataflow.clickstream.attribution import PURCHASE, match, pair_purchases
 from dataflow.clickstream.records import Event, InputRecord, Match, Purchase
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, session_id
 from dataflow.clickstream.suspicion import label_of
@@ -34,7 +34,7 @@ class EventMark(msgspec.Struct):
 
 
 class PurchaseMark(msgspec.Struct):
-    """A purchase row and its state: WAITING, MATCHED, UNMATCHED or LATE."""
+    """A purchase row and its state: WAITING (to be decided), MATCHED, UNMATCHED or LATE."""
 
     time: float | None
     amount: str
@@ -44,7 +44,7 @@ class PurchaseMark(msgspec.Struct):
 
 
 class MatchLine(msgspec.Struct):
-    """A match of a purchase event and a purchase row. It is taken if it gives the session its amount."""
+    """A purchase event and the row that it takes. The match is taken if it gives the session its amount."""
 
     event: float | None
     paid: float | None
@@ -109,26 +109,30 @@ class UserHistory:
     def add_unmatched(self, row: Purchase) -> None:
         self._unmatched.append(row)
 
-    def lane(self, sessions: Iterable[SessionWindows[SessionAccumulator]], joins: Iterable[IntervalJoin]) -> SwimLane:
+    def lane(self, sessions: Iterable[SessionWindows[SessionAccumulator]], joins: Collection[IntervalJoin]) -> SwimLane:
         """The lane as it is now.
 
         Args:
             sessions: the session windows of each shard of this process; open sessions are read from them.
-            joins: the join of each of these shards; waiting and matched purchase rows are read from them.
+            joins: the join of each of these shards; waiting purchase rows are read from them.
         """
         with self._lock:
             return self._lane(sessions, joins)
 
-    def _lane(self, sessions: Iterable[SessionWindows[SessionAccumulator]], joins: Iterable[IntervalJoin]) -> SwimLane:
-        for join in joins:
-            for row in list(join.rights.get(self.user, ())):
-                self._purchases[row.position] = row
-        unmatched, late = list(self._unmatched), list(self._late)
-        self._purchases |= {row.position: row for row in unmatched}
+    def _lane(
+        self, sessions: Iterable[SessionWindows[SessionAccumulator]], joins: Collection[IntervalJoin]
+    ) -> SwimLane:
+        undecided = [rows for join in joins if (rows := join.undecided.get(self.user))]
+        waiting = {row.position: row for rows in undecided for row in list(rows.rights)}
+        unmatched, late = {row.position: row for row in list(self._unmatched)}, list(self._late)
+        self._purchases |= waiting | unmatched
         for position in list(self._purchases)[:-ROWS]:
             del self._purchases[position]
+        fates = dict.fromkeys(self._purchases, MATCHED) | dict.fromkeys(waiting, WAITING)
+        fates |= dict.fromkeys(unmatched, UNMATCHED)
+        matched = [row for position, row in self._purchases.items() if fates[position] == MATCHED]
         open_parts = [
-            _open_part(session, windows.retention)
+            _open_part(session, windows.retention, joins)
             for windows in sessions
             for session in list(windows.open.get(self.user, ()))
         ]
@@ -139,43 +143,41 @@ class UserHistory:
         parts.sort(key=lambda part: part.bar.start or 0)
         events = [_event_mark(event, late=False) for part in parts for event in part.events]
         events += [_event_mark(row, late=True) for row in late if type(row) is Event]
-        without_match = {row.position for row in unmatched}
-        purchases = [
-            _purchase_mark(row, UNMATCHED if row.position in without_match else None)
-            for row in self._purchases.values()
-        ]
+        purchases = [_purchase_mark(row, fates[position]) for position, row in self._purchases.items()]
         purchases += [_purchase_mark(row, LATE) for row in late if type(row) is Purchase]
         return SwimLane(
             hits=sorted(events, key=lambda mark: mark.time or 0),
             purchases=sorted(purchases, key=lambda mark: mark.time or 0),
-            matches=[line for part in parts for line in self._matches(part, joins)],
+            matches=_match_lines(parts, matched, max((join.window for join in joins), default=0)),
             sessions=[part.bar for part in parts],
         )
 
-    def _matches(self, part: _Part, joins: Iterable[IntervalJoin]) -> list[MatchLine]:
-        window = max((join.window for join in joins), default=0)
-        matches = [
-            match(event, row)
-            for event in part.events
-            if event.event_type == PURCHASE
-            for row in self._purchases.values()
-            if abs(event.time - row.time) <= window
-        ]
-        best = max(matches, default=None)
-        return [_match_line(each, taken=each is best) for each in matches]
+
+def _match_lines(parts: list[_Part], matched: list[Purchase], window: int) -> list[MatchLine]:
+    """The matches that are decided. The rows in them are known, so pairing these again gives the same pairs."""
+    events = [event for part in parts for event in part.events if event.event_type == PURCHASE]
+    pairs = pair_purchases(events, matched, window)
+    matches = {events[left].position: match(events[left], matched[right]) for left, right in pairs}
+    lines = []
+    for part in parts:
+        of_part = [matches[event.position] for event in part.events if event.position in matches]
+        best = max(of_part, default=None)
+        lines += [_match_line(each, taken=each is best) for each in of_part]
+    return lines
 
 
-def _open_part(session: Session[SessionAccumulator], retention: int) -> _Part | None:
+def _open_part(session: Session[SessionAccumulator], retention: int, joins: Collection[IntervalJoin]) -> _Part | None:
     events = sorted(session.fold.events[-EVENTS:])
     if not events:
         return None  # a worker is creating it at this moment
+    closes = max([session.end + retention, *(join.decided_after(session.user, session.end) for join in joins)])
     bar = SessionBar(
         id=session_id(session.user, session.start).decode(),
         start=unix_seconds(session.start),
         end=unix_seconds(session.end),
         events=len(session.fold.events),
         amount=session.fold.amount.decode(),
-        closes=unix_seconds(session.end + retention),
+        closes=unix_seconds(closes),
         suspicion=None,
     )
     return _Part(bar, events)
@@ -185,8 +187,7 @@ def _event_mark(event: Event, late: bool) -> EventMark:
     return EventMark(unix_seconds(event.time), event.event_type[:40], event.page, where(event), late)
 
 
-def _purchase_mark(row: Purchase, fate: str | None) -> PurchaseMark:
-    fate = fate or (MATCHED if row.matched else WAITING)
+def _purchase_mark(row: Purchase, fate: str) -> PurchaseMark:
     return PurchaseMark(unix_seconds(row.time), row.amount.decode()[:40], row.page, where(row), fate)
 
 

@@ -38,7 +38,7 @@ rows_late = Counter(
     ["topic", "kind"],
 )
 dead_letters = Counter("visits_dead_letters", "Messages that cannot be read, by category.", ["topic", "reason"])
-unmatched = Counter("visits_unmatched_purchases", "Purchase rows without a purchase event, not counting late rows.")
+unmatched = Counter("visits_unmatched_purchases", "Purchase rows that no event took, not counting late rows.")
 sessions_opened = Counter(
     "visits_sessions_opened", "Sessions opened. Two sessions that a later row merges into one count as two."
 )

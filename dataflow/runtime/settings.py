@@ -38,7 +38,10 @@ class Settings(BaseSettings):
     )
     session_gap: Seconds = Field(20, gt=0, description="longest pause between two events of one session")
     match_window: Seconds = Field(
-        5, ge=0, description="longest distance in time between a purchase event and its purchase row, before or after"
+        5,
+        ge=0,
+        description="longest distance in time between a purchase event and its purchase row, before or after; if it is more "
+        "than half the session gap, sessions close later",
     )
     allowed_lateness: Seconds = Field(
         5, ge=0, description="a row is late if its time is more than this below the highest time of its partition"

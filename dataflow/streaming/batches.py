@@ -4,6 +4,7 @@ Watermarks travel in band, after their rows: a batch's progress counts only once
 late.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -81,7 +82,9 @@ class OnTimeBatch(WatermarkedBatch):
 class JoinedBatch(WatermarkedBatch):
     """A shard's batch after the join: its rows of the left side, then the matches."""
 
-    unmatched: list[Any]  # rows of the right side that expired without a match
+    unmatched: list[Any]  # rows of the right side with no row of the left side in their time
+    left_over: list[Any]  # rows of the right side whose left rows are paired with other ones
+    held: Mapping[bytes, int]  # see `IntervalJoin`
 
 
 class OutgoingRecords(msgspec.Struct):

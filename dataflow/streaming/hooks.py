@@ -19,7 +19,7 @@ class Hooks:
 
     Args:
         on_late: rows of a source ("topic/partition") were behind the shard's watermark; their number.
-        on_unmatched: rows of the join's right side expired without a match; their number.
+        on_unmatched: rows of the join's right side were decided to have no match; their number.
         on_sessions: how the sessions of a shard changed: change in the number of open ones, begun, closed.
         on_snapshot: a part of a step was snapshotted: the step's id, the bytes of its state in the snapshot before
             (0: none) and in this one.

@@ -21,7 +21,7 @@ from dataflow.streaming.interval_join import IntervalJoin, JoinSpec, JoinState
 from dataflow.streaming.session_windows import Session, SessionWindows
 from dataflow.streaming.state import JobFingerprint, StateCodec
 from dataflow.streaming.stateful_adapter import StatefulAdapter
-from dataflow.streaming.time import MAX_TIME
+from dataflow.streaming.time import MAX_TIME, Time
 from dataflow.streaming.watermark import WATERMARK_CONVERTERS, WatermarkState, WatermarkTracker
 
 Fold = TypeVar("Fold")
@@ -114,13 +114,16 @@ def interval_join(
     window: int,
     spec: JoinSpec,
     fingerprint: JobFingerprint,
+    retention: Time,
     hooks: Hooks = _NO_HOOKS,
     live_state: LiveState | None = None,
 ) -> KeyedStream[JoinedBatch]:
     """Pairs rows of two sides whose times are at most `window` apart.
 
-    Rows of the left side are emitted at once, each match after them as soon as both rows are there. All rows of a batch
-    must be of one side.
+    Rows of the left side are emitted at once, and each match after them as soon as it is decided: when the watermark has
+    passed all rows that it may depend on. If no stretch of linked rows (see `dataflow.streaming.interval_join`) reaches
+    farther, that is when it has passed the left row by more than twice the window. All rows of a batch must be of one
+    side.
 
     Args:
         step_id: id of the step; a key in the recovery store.
@@ -128,13 +131,15 @@ def interval_join(
         window: largest distance in time between the two rows, in microseconds; exactly this far apart still matches.
         spec: which rows can match, and what a match is.
         fingerprint: identifies the job in snapshots.
+        retention: that of the session windows which get the matches, in microseconds, at least twice the window. They are
+            told which sessions have to wait for longer. MAX_TIME if there are no session windows.
         hooks: `on_unmatched` and `on_snapshot` are called.
         live_state: gets the join of each shard.
     """
     left = spec.left
 
     def build(state: JoinState[Any, Any] | None) -> IntervalJoin:
-        join = IntervalJoin(window, spec)
+        join = IntervalJoin(window, spec, retention)
         if state is not None:
             join.restore(state)
         if live_state is not None:
@@ -142,15 +147,17 @@ def interval_join(
         return join
 
     def match(join: IntervalJoin, batch: WatermarkedBatch) -> JoinedBatch:
-        matches = join.add(batch.rows)
-        lefts = batch.rows if batch.rows and type(batch.rows[0]) is left else []
-        unmatched = join.expire(batch.watermark)
-        if unmatched:
-            hooks.on_unmatched(len(unmatched))
-        return JoinedBatch(lefts + matches if matches else lefts, batch.watermark, unmatched)
+        join.add(batch.rows)
+        decided = join.decide(batch.watermark)
+        if decided.unmatched or decided.left_over:
+            hooks.on_unmatched(len(decided.unmatched) + len(decided.left_over))
+        rows = batch.rows if batch.rows and type(batch.rows[0]) is left else []
+        if decided.matches:
+            rows = rows + decided.matches
+        return JoinedBatch(rows, batch.watermark, decided.unmatched, decided.left_over, join.held)
 
     state: Any = JoinState[spec.probe, spec.right]  # type: ignore[name-defined]
-    codec: StateCodec[JoinState[Any, Any]] = StateCodec(state, fingerprint)
+    codec: StateCodec[JoinState[Any, Any]] = StateCodec(state, fingerprint, spec.converters(window))
     return op.stateful_map("join", up, StatefulAdapter(step_id, codec, build, match, hooks))
 
 
@@ -169,6 +176,8 @@ def session_window(
     live_state: LiveState | None = None,
 ) -> KeyedStream[list[Session[Fold]]]:
     """Folds each user's rows into sessions, and emits lists of sessions that the watermark has closed.
+
+    A session waits for matches of a join before it that are not decided yet.
 
     Args:
         step_id: id of the step; a key in the recovery store.
@@ -234,7 +243,7 @@ class SessionLogic(StatefulBatchLogic[WatermarkedBatch, list[Session[Fold]], byt
         closed: list[Session[Fold]] = []
         for batch in values:
             windows.add(batch.rows)
-            closed += windows.close(batch.watermark)
+            closed += windows.close(batch.watermark, batch.held if isinstance(batch, JoinedBatch) else {})
         if closed or windows.count != self._open or windows.begun != self._begun:
             self._hooks.on_sessions(windows.count - self._open, windows.begun - self._begun, len(closed))
             self._open, self._begun = windows.count, windows.begun

@@ -6,13 +6,13 @@ is a fold: three functions, as in Bytewax's ``fold_window``. `builder()` starts 
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import count
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-from dataflow.streaming.time import Time, TimedRow
+from dataflow.streaming.time import MAX_TIME, Time, TimedRow
 
 Fold = TypeVar("Fold")
 
@@ -51,7 +51,19 @@ class SessionWindows(Generic[Fold]):
         merger: adds the fold of the next session to a fold and returns it.
     """
 
-    __slots__ = ("_serial", "_timers", "begun", "builder", "count", "folder", "gap", "merger", "open", "retention")
+    __slots__ = (
+        "_held",
+        "_serial",
+        "_timers",
+        "begun",
+        "builder",
+        "count",
+        "folder",
+        "gap",
+        "merger",
+        "open",
+        "retention",
+    )
 
     def __init__(
         self,
@@ -68,6 +80,7 @@ class SessionWindows(Generic[Fold]):
         self.count = 0  # of open sessions
         self.begun = 0  # sessions ever begun, including those that were merged later
         self._timers: list[tuple[int, int, Session[Fold]]] = []  # heap, one a session: closes no earlier than this
+        self._held: dict[bytes, list[Session[Fold]]] = {}  # by user, sessions that are due and wait, in order
         self._serial = count()  # so that equal times never compare sessions
 
     def add(self, rows: Iterable[TimedRow]) -> None:
@@ -88,10 +101,17 @@ class SessionWindows(Generic[Fold]):
             session.fold = folder(session.fold, row)
             session.snapshot_entry = None
 
-    def close(self, watermark: Time) -> list[Session[Fold]]:
-        """Removes and returns the sessions that no row on time can reach any more."""
+    def close(self, watermark: Time, held: Mapping[bytes, int] = {}) -> list[Session[Fold]]:
+        """Removes and returns the sessions that no row on time can reach any more.
+
+        Args:
+            watermark: no row from before this will come, but for rows that belong to sessions that are held.
+            held: by user, a time; the user's sessions that end then or later wait.
+        """
         closed: list[Session[Fold]] = []
         timers, retention = self._timers, self.retention
+        if self._held:
+            self._release(held)
         while timers and timers[0][0] < watermark:
             _, serial, session = heappop(timers)
             if session.merged:
@@ -99,6 +119,9 @@ class SessionWindows(Generic[Fold]):
             due = session.end + retention
             if due >= watermark:  # the session has grown since its timer was set
                 heappush(timers, (due, serial, session))
+                continue
+            if session.user in held and held[session.user] <= session.end:
+                self._held.setdefault(session.user, []).append(session)
                 continue
             sessions = self.open[session.user]
             sessions.remove(session)
@@ -124,6 +147,12 @@ class SessionWindows(Generic[Fold]):
 
     def _set_timer(self, session: Session[Fold]) -> None:
         heappush(self._timers, (session.end + self.retention, next(self._serial), session))
+
+    def _release(self, held: Mapping[bytes, int]) -> None:
+        """Gives the sessions of users of which one need not wait any more their timers back."""
+        for user in [user for user, sessions in self._held.items() if sessions[0].end < held.get(user, MAX_TIME)]:
+            for session in self._held.pop(user):
+                self._set_timer(session)
 
     def _find(self, sessions: list[Session[Fold]], user: bytes, time: int) -> Session[Fold]:
         """The session of a row that does not simply continue the user's last one."""

@@ -7,14 +7,18 @@ topics, the tests do so on thousands of random logs. Times are exact fractions o
 import hashlib
 import json
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import msgspec
+
+from dataflow.tools import reference_pairing
+from dataflow.tools.balance import LATE, MATCHED, NO_EVENT, OTHER_ROW, UNREADABLE, Balance
 
 YEAR_1, YEAR_10000 = -62_135_596_800, 253_402_300_800  # Unix seconds
 MAX_DIGITS = 4_300  # of a whole number, including its sign
@@ -35,7 +39,7 @@ class Record(NamedTuple):
     offset: int
 
 
-Log = Mapping[int, Iterable[Record]]  # the messages of each partition, in order
+Log = Mapping[int, Sequence[Record]]  # the messages of each partition, in order
 
 
 @dataclass
@@ -81,8 +85,13 @@ class _Parsed:
         """The record's value, which a readable record always has."""
         return self.record.value or b""
 
+    @property
+    def microseconds(self) -> int:
+        return int(self.time * 1_000_000)
 
-_Rank = tuple[bool, Fraction, Fraction, float, bytes]  # of a candidate; the last item is the text of its amount
+
+# of a purchase event's row: of its page, nearness, time, amount as number and as text
+_Rank = tuple[bool, Fraction, Fraction, Decimal | int, bytes]
 
 
 def answer(
@@ -91,6 +100,7 @@ def answer(
     rules: RuleSettings,
     events_topic: str = "user-events",
     purchases_topic: str = "purchases",
+    balance: Balance | None = None,
 ) -> Answer:
     """The rows that the job has to write for the contents of its input topics, once all sessions are closed.
 
@@ -100,34 +110,46 @@ def answer(
         rules: the numbers in the rules.
         events_topic: name of the events topic.
         purchases_topic: name of the purchases topic.
+        balance: gets the places of the purchase rows.
     """
     out = Answer()
+    balance = balance or Balance()
     clicks = list(_parse(events, events_topic, _EVENT, rules, out))
     purchase_rows = list(_parse(purchases, purchases_topic, _PURCHASE, rules, out))
+
+    def reject(row: _Parsed, reason: str) -> None:
+        out.unmatched_purchases[_rejected(row, reason)] += 1
+        balance.put(reason, row.fields["amount"])
+
     for row in clicks:
         if row.late:
-            out.late_events[_rejected(row, "late")] += 1
+            out.late_events[_rejected(row, LATE)] += 1
     for row in purchase_rows:
+        balance.add(row.fields["amount"])
         if row.late:
-            out.unmatched_purchases[_rejected(row, "late")] += 1
-    clicks = [row for row in clicks if not row.late]
+            reject(row, LATE)
+    clicks_of = _by_user(row for row in clicks if not row.late)
     purchases_of = _by_user(row for row in purchase_rows if not row.late)
-    matched: set[int] = set()
-    for user, rows in _by_user(clicks).items():
-        amounts = {}
-        for click in rows:
-            if click.fields["event_type"] == "purchase":
-                candidates = [
-                    row for row in purchases_of.get(user, []) if abs(row.time - click.time) <= rules.match_window
-                ]
-                matched.update(map(id, candidates))
-                if candidates:
-                    amounts[id(click)] = max(_rank(click, candidate) for candidate in candidates)
+    for user in clicks_of.keys() | purchases_of.keys():
+        rows = clicks_of.get(user, [])
+        buying = [row for row in rows if row.fields["event_type"] == "purchase"]
+        paid = purchases_of.get(user, [])
+        pairs = _paired(buying, paid, rules.match_window)
+        amounts = {id(buying[click]): _rank(buying[click], paid[row]) for click, row in pairs}
         for session in _sessions(rows, rules.session_gap):
             _write_session(user, session, amounts, rules, out)
-    for row in purchase_rows:
-        if not row.late and id(row) not in matched:
-            out.unmatched_purchases[_rejected(row, "no event in its time")] += 1
+        taken = {row for _, row in pairs}
+        times = sorted(click.time for click in buying)
+        for number, row in enumerate(paid):
+            if number in taken:
+                balance.put(MATCHED, row.fields["amount"])
+            elif _any_between(times, row.time - rules.match_window, row.time + rules.match_window):
+                reject(row, OTHER_ROW)
+            else:
+                reject(row, NO_EVENT)
+    for _ in range(sum(map(len, purchases.values())) - len(purchase_rows)):
+        balance.add(None)
+        balance.put(UNREADABLE)
     return out
 
 
@@ -213,11 +235,38 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
+def _paired(clicks: list[_Parsed], rows: list[_Parsed], window: Fraction) -> list[tuple[int, int]]:
+    """The pairs of a user's purchase events and purchase rows, by their numbers in the lists."""
+    return reference_pairing.pair(
+        [reference_pairing.Event(click.microseconds, click.fields["page_id"]) for click in clicks],
+        [
+            reference_pairing.Row(
+                row.microseconds,
+                row.fields["amount"],
+                _amount_text(row),
+                row.value,
+                (row.record.offset, int(row.origin.split("/")[-2])),
+                row.fields["page_id"],
+            )
+            for row in rows
+        ],
+        window * 1_000_000,
+    )
+
+
+def _amount_text(row: _Parsed) -> bytes:
+    return bytes(msgspec.json.decode(row.value, type=dict[str, msgspec.Raw])["amount"])
+
+
 def _rank(click: _Parsed, row: _Parsed) -> _Rank:
-    """The rank of a purchase row for a purchase event: same page, then nearest, then later, then larger."""
-    text = bytes(msgspec.json.decode(row.value, type=dict[str, msgspec.Raw])["amount"])
+    """Of several last purchase events of a session the one with the greatest row counts."""
     same_page = click.fields["page_id"] == row.fields["page_id"]
-    return same_page, -abs(click.time - row.time), row.time, float(row.fields["amount"]), text
+    return same_page, -abs(click.time - row.time), row.time, row.fields["amount"], _amount_text(row)
+
+
+def _any_between(times: list[Fraction], earliest: Fraction, latest: Fraction) -> bool:
+    """Whether one of some times, which are in order, is in a range."""
+    return bisect_left(times, earliest) < bisect_right(times, latest)
 
 
 def _by_user(rows: Iterable[_Parsed]) -> dict[int, list[_Parsed]]:
@@ -240,7 +289,7 @@ def _sessions(rows: list[_Parsed], gap: Fraction) -> list[list[_Parsed]]:
 def _write_session(
     user: int, session: list[_Parsed], amounts: dict[int, _Rank], rules: RuleSettings, out: Answer
 ) -> None:
-    identity = hashlib.blake2b(f"{user}/{int(session[0].time * 1_000_000)}".encode(), digest_size=16).hexdigest()
+    identity = hashlib.blake2b(f"{user}/{session[0].microseconds}".encode(), digest_size=16).hexdigest()
     key = str(user).encode()
     with_amount = [row for row in session if id(row) in amounts]
     amount = max((row.time, amounts[id(row)]) for row in with_amount)[1][-1].decode() if with_amount else "0"

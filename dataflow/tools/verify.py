@@ -23,12 +23,14 @@ from dataflow.kafka.range_reader import RangeReader
 from dataflow.runtime.options import seconds
 from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
+from dataflow.tools.balance import UNREADABLE, Balance
 from dataflow.tools.command_line import Parser
 from dataflow.tools.reference import AHEAD, NOT_A_ROW, Answer, OutputRow, Record, RuleSettings, answer
 
 _DESCRIPTION = """\
 Reads all input and output topics from their first row to their present end, computes the expected outputs from the
 inputs, and compares them row by row. Run it when no more rows come in and the last sessions are closed, or use --wait.
+Then it prints the balance of the purchase rows: how many there are with which sum of amounts, and where they are.
 Settings are the job's, from the environment (VISITS_*) and .env.
 
 Exit status: 0 if every expected row is there exactly once and no other row is; 1 if not; 2 for wrong options.
@@ -67,8 +69,8 @@ class Topics:
         return self._reader.read(self._reader.ranges([topic]))
 
 
-def expected(settings: Settings, topics: Topics) -> Answer:
-    """The expected outputs for the present contents of the input topics."""
+def expected(settings: Settings, topics: Topics, balance: Balance | None = None) -> Answer:
+    """The expected outputs for the present contents of the input topics; `balance` gets the places of purchase rows."""
 
     def read_log(topic: str) -> dict[int, list[Record]]:
         records: dict[int, list[Record]] = {}
@@ -85,7 +87,7 @@ def expected(settings: Settings, topics: Topics) -> Answer:
         **settings.thresholds,
     )
     events, purchases = settings.inputs
-    return answer(read_log(events), read_log(purchases), rules, events, purchases)
+    return answer(read_log(events), read_log(purchases), rules, events, purchases, balance)
 
 
 def compare(settings: Settings, topics: Topics, expected_rows: Answer) -> list[Difference]:
@@ -143,6 +145,18 @@ def report(differences: list[Difference], console: Console) -> None:
                 console.print(f"{difference.topic}: {name} x{count}: {key!r} {value!r} {dict(headers)}", markup=False)
 
 
+def report_balance(balance: Balance, console: Console) -> None:
+    """Prints where the purchase rows are, with their number and the sum of their amounts."""
+    table = Table("purchase rows", "rows", "sum of amounts", box=None)
+    table.add_row("in the topic", f"{balance.rows:,}", f"{balance.amount:,}")
+    for place, (rows, amount) in balance.places.items():
+        table.add_row(f"  {place}", f"{rows:,}", "" if place == UNREADABLE else f"{amount:,}")
+    console.print(table)
+    console.print(
+        "Every purchase row is in one place." if balance.is_even else "WRONG: the purchase rows do not balance"
+    )
+
+
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser("python -m dataflow verify", _DESCRIPTION)
     parser.add_argument(
@@ -166,7 +180,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = load()
         topics = Topics(settings)
-        expected_rows = expected(settings, topics)
+        balance = Balance()
+        expected_rows = expected(settings, topics, balance)
         while True:
             differences = compare(settings, topics, expected_rows)
             if not any(differences) or time.monotonic() > deadline:
@@ -177,6 +192,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.exit(f"visits: {error}")
     console = Console()
     report(differences, console)
+    report_balance(balance, console)
     for topic in not_compared(settings, expected_rows):
         console.print(f"{topic}: not compared, because the reference computation does not know this output")
     if any(differences) or disorder:

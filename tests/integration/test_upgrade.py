@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from support.jobs import wait_until, wait_until_right, write
+from support.jobs import wait_until, write
 from support.paths import ROOT
 from support.programs import end_of, environment
 
+from dataflow.clickstream.outputs import OTHER_ROW
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
+from dataflow.tools.reference import OutputRow
+from dataflow.tools.verify import Topics, compare, expected
 
 STORED = sorted((ROOT / "tests" / "data").glob("state-*.tar.gz"))
 
@@ -43,6 +46,14 @@ def restore(kafka: EmbeddedKafka, found: dict, settings: Settings) -> None:
     committer = Consumer({"bootstrap.servers": kafka.brokers, "group.id": "visits-output", "log_level": 0})
     committer.commit(offsets=[TopicPartition(*entry) for entry in found["metadata"]], asynchronous=False)
     committer.close()
+
+
+def wrong_rows(settings: Settings, topics: Topics) -> list[OutputRow]:
+    """Rows that are not as in the batch answer. Until version 4, a purchase row served all events in its time; such rows
+    have no other place, so those that no event is left for are not missed."""
+    differences = compare(settings, topics, expected(settings, topics))
+    left_over = "reason", OTHER_ROW.encode()
+    return [row for each in differences for row in [*each.missing, *each.extra] if left_over not in row[2]]
 
 
 @pytest.fixture(params=STORED, ids=lambda file: file.name.removesuffix(".tar.gz"))
@@ -76,8 +87,8 @@ def test_a_killed_job_of_an_earlier_version_is_resumed_and_stopped_by_this_one(k
         assert status == 0, lines
         return lines[-2]
 
-    job = start()
-    wait_until_right(settings, job)
+    topics, job = Topics(settings), start()
+    wait_until(lambda: not wrong_rows(settings, topics), "the outputs are the batch answer", job)
     stop(job)
     assert "read nothing; closed 0 sessions; wrote nothing" in stop(start())
 

@@ -5,6 +5,7 @@ crashes: always the batch answer, byte for byte. `make test-long` tries 10,000 o
 """
 
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
@@ -20,11 +21,13 @@ from support.strategies import (
     FEWER,
     LOGS,
     PAGES,
+    RUSHES,
     SHARDS,
     THRESHOLDS,
     TICK,
     TYPES,
     USERS,
+    chains,
     logs_and_plans,
     plans,
     read,
@@ -32,6 +35,7 @@ from support.strategies import (
 )
 
 from dataflow.clickstream.rules import Rules
+from dataflow.tools.balance import MATCHED, Balance
 from dataflow.tools.reference import Answer
 
 
@@ -47,11 +51,19 @@ def in_order_within_sessions(written: Written) -> bool:
 
 
 def assert_right(written: Written, logs: Logs, rules: Rules = Rules()) -> None:
-    """The outputs are the batch answer, and visits are in order."""
-    right, found = batch_answer(logs, rules), written.answer()
+    """The outputs are the batch answer, visits are in order, and each purchase row is in one place."""
+    balance = Balance()
+    right, found = batch_answer(logs, rules, balance), written.answer()
     for topic in fields(Answer):
         assert getattr(found, topic.name) == getattr(right, topic.name), topic.name
     assert in_order_within_sessions(written)
+    assert balance.is_even
+    rejected = Counter(
+        headers[1:]  # topic, partition and offset
+        for _, _, headers in (found.unmatched_purchases + found.dead_letters).elements()
+        if dict(headers)["topic"] == b"purchases"
+    )
+    assert rejected.total() == len(rejected) == balance.rows - balance.places[MATCHED][0]
 
 
 @given(logs_and_plans(), SHARDS)
@@ -73,19 +85,45 @@ def test_any_numbers_in_the_rules_give_the_batch_answer(logs_and_plan, gap, wind
     assert_right(job.written, logs, rules)
 
 
-@given(st.data(), LOGS)
-def test_a_crash_at_any_point_changes_no_row(data, logs):
-    job = Job(logs)
+WINDOWS = st.sampled_from([0, 1, 5, 10, 15, 40])  # seconds; some are wider than half of some gaps
+GAPS = st.sampled_from([1, 5, 10, 20])
+
+
+@given(logs_and_plans(RUSHES), WINDOWS, GAPS, SHARDS)
+def test_any_order_gives_competing_purchases_the_same_rows(logs_and_plan, window, gap, shards):
+    logs, plan = logs_and_plan
+    rules = Rules(gap * 1_000_000, window * 1_000_000, shards=shards)
+    job = Job(logs, rules)
+    read(job, plan)
+    assert_right(job.written, logs, rules)
+
+
+@given(chains(), st.sampled_from([1, 2, 4, 5]), GAPS, st.sampled_from([0, 1, 5]), st.integers(0, 40))
+def test_sessions_wait_for_long_stretches_of_purchases(logs_and_plan, window, gap, lateness, resumed_after):
+    logs, plan = logs_and_plan
+    rules = Rules(gap * 1_000_000, window * 1_000_000, lateness * 1_000_000)
+    job = Job(logs, rules)
+    for number, poll in enumerate(plan.polls(job.partitions)):
+        job.feed(poll)
+        if number == resumed_after:
+            job.resume(job.snapshot())
+    assert_right(job.written, logs, rules)
+
+
+@given(st.data(), LOGS | RUSHES, WINDOWS)
+def test_a_crash_at_any_point_changes_no_row(data, logs, window):
+    rules = Rules(window=window * 1_000_000)
+    job = Job(logs, rules)
     for _ in range(data.draw(st.integers(1, 3), "crashes")):
         for source, count in data.draw(plans(logs, 8), "then read").steps:
             job.feed(job.partitions.poll(source, count))
         snapshot = job.snapshot()
         for source, count in data.draw(plans(logs, 8), "then read, and crash").steps:
             job.feed(job.partitions.poll(source, count))
-        assert_contains(batch_answer(logs), job.written.answer())  # also what the replay will write again
+        assert_contains(batch_answer(logs, rules), job.written.answer())  # also what the replay will write again
         job.resume(snapshot)
     read(job, data.draw(plans(logs), "at last read"))
-    assert_right(job.written, logs)
+    assert_right(job.written, logs, rules)
 
 
 def assert_contains(all_rows: Answer, rows: Answer) -> None:

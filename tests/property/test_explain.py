@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support.explained import SETTINGS, TO_THE_END, explained, owner, users
 from support.logs import Job, Written
-from support.strategies import FEWER, LOGS, SHARDS, THRESHOLDS, logs_and_plans, read
+from support.strategies import FEWER, LOGS, RUSHES, SHARDS, THRESHOLDS, chains, logs_and_plans, read
 
 from dataflow.clickstream.rules import Rules
 from dataflow.tools.explain.render import Renderer, as_data
@@ -39,15 +39,22 @@ def test_a_report_has_exactly_the_rows_that_the_job_writes_of_a_user(logs_and_pl
         for topic in SETTINGS.outputs:
             assert story.written.get(topic, Counter()) == written_of(job.written, user, topic), topic
         assert not any(rows for rows in story.to_come.values())
+        for session in story.sessions:
+            taken = [step.taken.match for step in session.steps if step.taken is not None]
+            assert session.result.amount == (max(taken).amount if taken else b"0")
+            assert (session.paid_by is None) == (not taken)
 
 
-@given(LOGS)
-def test_a_session_is_closed_by_the_log_exactly_if_the_job_closes_it(logs):
-    job = Job(logs)
+NARROW_AND_WIDE = st.sampled_from([Rules(), Rules(gap=4_000_000), Rules(gap=1_000_000, window=2_000_000)])
+
+
+@given(LOGS | RUSHES | chains().map(lambda logs_and_plan: logs_and_plan[0]), NARROW_AND_WIDE)
+def test_a_session_is_closed_by_the_log_exactly_if_the_job_closes_it(logs, rules):
+    job = Job(logs, rules)
     for source, records in logs.items():
         job.feed(job.partitions.poll(source, len(records)))
     for user in users(logs):
-        told = explained(logs, user)
+        told = explained(logs, user, rules)
         visits = written_of(job.written, user, SETTINGS.topic_visits)
         for session in told.sessions:
             is_written = any(session.identity.encode() in row[1] for row in visits)
@@ -55,7 +62,7 @@ def test_a_session_is_closed_by_the_log_exactly_if_the_job_closes_it(logs):
 
 
 @FEWER
-@given(LOGS, st.booleans())
+@given(LOGS | RUSHES, st.booleans())
 def test_any_report_can_be_drawn_and_encoded_as_json(logs, stop_at_end):
     for user in users(logs):
         story = explained(logs, user, settings=TO_THE_END if stop_at_end else SETTINGS)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from support.engine import Engine
 
 from dataflow.streaming.time import SECOND
+from dataflow.tools.reference_pairing import Event, Row, pair
 from examples import trades
 from examples.trades import build, polls
 
@@ -43,7 +44,13 @@ def obvious(rows: dict[str, list[dict]]) -> list[str]:
             else:
                 lines.append(f"{row['stock']} {row['time']:g} s: too late")
             mark = max(mark, row["time"])
-    quotes = on_time["quotes/0"]
+    by_position = sorted(
+        (place, number, row)
+        for number, name in enumerate(("trades/0", "trades/1"))
+        for place, row in enumerate(rows[name])
+        if any(row is each for each in on_time[name])
+    )
+    prices = priced([row for _, _, row in by_position], on_time["quotes/0"])
     made = sorted(on_time["trades/0"] + on_time["trades/1"], key=lambda row: (row["stock"], row["time"]))
     bursts: list[list[dict]] = []
     for row in made:
@@ -51,23 +58,29 @@ def obvious(rows: dict[str, list[dict]]) -> list[str]:
         if last is None or last["stock"] != row["stock"] or row["time"] - last["time"] > trades.GAP / SECOND:
             bursts.append([])
         bursts[-1].append(row)
-    return lines + [told(burst, quotes) for burst in bursts]
+    return lines + [told(burst, prices) for burst in bursts]
 
 
-def told(burst: list[dict], quotes: list[dict]) -> str:
-    worth, unknown = 0.0, 0
-    for trade in burst:
-        near = [
-            (abs(quote["time"] - trade["time"]), -quote["time"], -quote["price"])
-            for quote in quotes
-            if quote["stock"] == trade["stock"] and abs(quote["time"] - trade["time"]) <= trades.WINDOW / SECOND
-        ]
-        if near:
-            worth -= min(near)[2] * trade["shares"]
-        else:
-            unknown += 1
+def told(burst: list[dict], prices: dict[int, int]) -> str:
+    worth = sum(prices[id(trade)] * trade["shares"] for trade in burst if id(trade) in prices)
+    unknown = sum(id(trade) not in prices for trade in burst)
     shares = sum(trade["shares"] for trade in burst)
     return (
         f"{burst[0]['stock']} {burst[0]['time']:g}-{burst[-1]['time']:g} s: {len(burst)} trades, {shares} shares, "
         f"{worth:.2f}" + (f", {unknown} without a price" if unknown else "")
     )
+
+
+def priced(trades_on_time: list[dict], quotes: list[dict]) -> dict[int, int]:
+    """The price of each trade that has one; of trades at the same time the last one in its file is the first to get one."""
+    prices = {}
+    for stock in ("A", "B"):
+        made = [trade for trade in trades_on_time if trade["stock"] == stock]
+        given = [quote for quote in quotes if quote["stock"] == stock]
+        pairs = pair(
+            [Event(trade["time"], 0) for trade in made],
+            [Row(quote["time"], quote["price"], b"", b"", (number, 0), 0) for number, quote in enumerate(given)],
+            trades.WINDOW / SECOND,
+        )
+        prices |= {id(made[trade]): given[quote]["price"] for trade, quote in pairs}
+    return prices

@@ -143,17 +143,20 @@ class Outcome:
 
     @property
     def late_purchases(self) -> int:
-        return sum(
-            count for (_, _, headers), count in self.answer.unmatched_purchases.items() if headers[0][1] == b"late"
-        )
+        return self._unmatched_because(b"late")
 
     @property
     def unmatched(self) -> int:
-        return self.answer.unmatched_purchases.total() - self.late_purchases
+        """Purchase rows with no event in their time."""
+        return self._unmatched_because(b"no event in its time")
 
     @property
     def dead(self) -> int:
         return self.answer.dead_letters.total()
+
+    def _unmatched_because(self, reason: bytes) -> int:
+        rows = self.answer.unmatched_purchases.items()
+        return sum(count for (_, _, headers), count in rows if headers[0][1] == reason)
 
     def __str__(self) -> str:
         return (

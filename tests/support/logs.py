@@ -28,6 +28,7 @@ from dataflow.streaming.partition_reader import PartitionReader
 from dataflow.streaming.position import PARTITION_LIMIT
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND, Time
 from dataflow.streaming.watermark import SourceProgress
+from dataflow.tools.balance import Balance
 from dataflow.tools.reference import AHEAD, NOT_A_ROW, Answer, OutputRow, Record, RuleSettings, answer
 
 from .engine import Engine, States
@@ -240,7 +241,7 @@ class Written:
 def _rows(written: Iterable[tuple[str, Any]]) -> Iterator[OutputRow]:
     for _, output in written:
         headers = tuple(output.headers or ())
-        if headers and headers[0][1].decode() not in (AHEAD, "late", "no event in its time"):
+        if headers and headers[0][1].decode() not in (AHEAD, "late", "no event in its time", "another row was taken"):
             headers = (("reason", NOT_A_ROW.encode()), *headers[1:])
         for value in output.values:
             yield output.key, value, headers
@@ -366,7 +367,7 @@ def _engine(rules: Rules, probe: DashboardProbe | None) -> tuple[Engine, Written
     return Engine(build(inputs, written.sinks, rules, observer=probe)), written, fetcher
 
 
-def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:
+def batch_answer(logs: Logs, rules: Rules = Rules(), balance: Balance | None = None) -> Answer:
     """The expected output, by `dataflow.tools.reference`."""
     by_topic: dict[str, dict[int, list[Record]]] = {"user-events": {}, "purchases": {}}
     for source, records in logs.items():
@@ -377,4 +378,5 @@ def batch_answer(logs: Logs, rules: Rules = Rules()) -> Answer:
         by_topic["user-events"],
         by_topic["purchases"],
         RuleSettings(*seconds, **rules.thresholds),
+        balance=balance,
     )

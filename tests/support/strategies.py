@@ -83,6 +83,46 @@ LOGS = st.builds(
     _partitions("user-events", EVENT_ROWS, 12),
     _partitions("purchases", PURCHASE_ROWS, 6),
 )
+
+# A rush: few users buy at nearly the same time, so that purchase events compete for rows, and rows for events.
+_RUSH_TIMES = st.builds(
+    lambda time, off: time + off,
+    st.integers(0, 8) | st.integers(0, 16) | st.integers(0, 60),
+    st.sampled_from([0, 0, 0, 0, 0.5, TICK, -TICK]),
+)
+_RUSH_USERS, _RUSH_PAGES = st.sampled_from([1, 1, 1, 1, 2]), st.sampled_from([1, 1, 2, 3])
+_RUSH_AMOUNTS = st.sampled_from(["1", "1", "1.0", "2", "3", "9007199254740993", "9007199254740992"])
+_RUSH_TYPES = st.sampled_from(["purchase"] * 5 + ["page-view"])
+RUSHES = st.builds(
+    lambda events, purchases: {**events, **purchases},
+    _partitions(
+        "user-events",
+        st.builds(_event, _RUSH_TIMES, _RUSH_TYPES, _RUSH_USERS, _RUSH_PAGES, st.none(), st.just({})),
+        10,
+    ),
+    _partitions("purchases", st.builds(_purchase, _RUSH_TIMES, _RUSH_AMOUNTS, _RUSH_USERS, _RUSH_PAGES, st.none()), 10),
+)
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[Logs, Plan]:
+    """Purchases of one user with short pauses, read in order of time: stretches that go on while sessions come and go."""
+    pauses = st.sampled_from([0, 0.5, 1, 2, 4, 5, 5 + TICK, 6, 9])
+    rows: dict[str, list[bytes]] = {"user-events/0": [], "purchases/0": []}
+    steps = []
+    time = 0.0
+    for pause, is_event, page, amount in draw(
+        st.lists(st.tuples(pauses, st.booleans(), _RUSH_PAGES, _RUSH_AMOUNTS), min_size=4, max_size=30)
+    ):
+        time += pause
+        source = "user-events/0" if is_event else "purchases/0"
+        rows[source].append(
+            event(_spelled(time), "purchase", 1, page) if is_event else purchase(_spelled(time), amount, 1, page)
+        )
+        steps.append((source, 1))
+    return {source: log(*values) for source, values in rows.items()}, Plan(tuple(steps))
+
+
 SHARDS = st.integers(1, 8)
 THRESHOLDS = st.fixed_dictionaries(
     {rule.threshold.name: st.integers(rule.threshold.minimum, rule.threshold.minimum + 7) for rule in SUSPICION_RULES}
@@ -96,8 +136,8 @@ def plans(draw: st.DrawFn, logs: Logs, most: int = 30) -> Plan:
 
 
 @st.composite
-def logs_and_plans(draw: st.DrawFn) -> tuple[Logs, Plan]:
-    logs = draw(LOGS)
+def logs_and_plans(draw: st.DrawFn, some: st.SearchStrategy[Logs] = LOGS | RUSHES) -> tuple[Logs, Plan]:
+    logs = draw(some)
     return logs, draw(plans(logs))
 
 

@@ -70,7 +70,7 @@ function drawLane(lane, watermark, width) {
   for (const met of lane.matches) {
     if (Math.min(met.event, met.paid) < from) continue;
     const line = svg("line", { x1: x(met.event), y1: LANE.hits, x2: x(met.paid), y2: LANE.paid, class: met.taken ? "met taken" : "met" });
-    drawn.append(titled(line, met.taken ? `${met.amount} is the session's amount` : `${met.amount} matches too`));
+    drawn.append(titled(line, met.taken ? `${met.amount} is the session's amount` : `${met.amount} is this event's`));
   }
   for (const hit of lane.hits.filter(visible)) {
     const dot = svg("circle", { cx: x(hit.time), cy: LANE.hits, r: hit.type === "purchase" ? 6 : 5, class: `hit ${hit.late ? "late" : kindOf(hit.type)}` });

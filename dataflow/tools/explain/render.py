@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dataflow.clickstream.attribution import PURCHASE
+from dataflow.clickstream.outputs import NO_EVENT, OTHER_ROW
 from dataflow.clickstream.records import Event
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import encode_visits
@@ -19,11 +20,13 @@ from dataflow.tools.explain.report import (
     CLOSED_BY_LOG,
     EQUAL,
     OPEN,
+    OTHER_EVENT,
     Candidate,
     Report,
     ReportPart,
     SessionReport,
     Step,
+    UnmatchedRow,
 )
 
 
@@ -81,8 +84,8 @@ class Renderer:
             self._session(session)
         self._late(part.late)
         self._overtaken(part.overtaken)
-        self._unmatched(part.unmatched, "no purchase event")
-        self._unmatched(part.undecided, "so far no purchase event")
+        self._unmatched(part.unmatched, "")
+        self._unmatched(part.undecided, "so far ")
         self._dead(part.dead)
 
     def end(self, differences: list[Difference], notes: list[str]) -> None:
@@ -128,10 +131,15 @@ class Renderer:
                 "the watermark had passed the row, or the job had other settings. In a replay it would be on time"
             )
 
-    def _unmatched(self, rows: Iterable[ObservedRow], no_event: str) -> None:
-        for observed in rows:
-            self._rejected("unmatched", observed)
-            self._say(f"   {no_event} of this user lies within {duration(self._rules.window)} of it")
+    def _unmatched(self, rows: Iterable[UnmatchedRow], so_far: str) -> None:
+        window = duration(self._rules.window)
+        texts = {
+            NO_EVENT: f"no purchase event of this user lies within {window} of it",
+            OTHER_ROW: f"every purchase event of this user within {window} of it takes another row",
+        }
+        for unmatched in rows:
+            self._rejected("unmatched", unmatched.observed)
+            self._say(f"   {so_far}{texts[unmatched.reason]}")
 
     def _rejected(self, why: str, observed: ObservedRow) -> None:
         what = (
@@ -157,6 +165,8 @@ class Renderer:
         self._line(color, line, "bold" if step.observed.where == self._asked_for else "")
         if event.event_type == PURCHASE and not step.candidates:
             self._line(color, f"{'':28}  no amount: no purchase row within {duration(self._rules.window)}", "dim")
+        elif event.event_type == PURCHASE and step.taken is None:
+            self._line(color, f"{'':28}  no amount: other purchase events take the rows in its time", "dim")
         for candidate in step.candidates:
             self._line(
                 color, f"{'':28}  {self._candidate(step, candidate)}", "" if candidate.beaten_by is None else "dim"
@@ -166,12 +176,16 @@ class Renderer:
         row = candidate.observed.purchase
         apart = row.time - step.event.time
         side = "at the same time" if not apart else f"{duration(abs(apart))} {'later' if apart > 0 else 'earlier'}"
-        if candidate.beaten_by is not None:
+        if candidate.beaten_by == OTHER_EVENT:
+            assert candidate.taken_by is not None
+            verdict = f"not taken: the purchase event at {time_of_day(candidate.taken_by.row.time)} takes it"
+        elif candidate.beaten_by is not None:
             verdict = f"not taken: {_BEATEN[candidate.beaten_by]}"
         elif len(step.candidates) == 1:
             verdict = "taken: the only one"
         else:
-            verdict = f"taken: {_WON[step.candidates[1].beaten_by or EQUAL]}"
+            free = (each.beaten_by for each in step.candidates[1:] if each.beaten_by != OTHER_EVENT)
+            verdict = f"taken: {_WON[next(free, None) or OTHER_EVENT]}"
         return f"{row.amount.decode()}  {self._where(candidate.observed)}  {side}, page {row.page}  {verdict}"
 
     def _began(self, session: SessionReport) -> str:
@@ -196,7 +210,7 @@ class Renderer:
         if session.paid_by is None:
             has_purchase = any(step.event.event_type == PURCHASE for step in session.steps)
             return f"amount 0: {'no purchase event has an amount' if has_purchase else 'no purchase event'}"
-        with_amount = sum(bool(step.candidates) for step in session.steps)
+        with_amount = sum(step.taken is not None for step in session.steps)
         last = f", the last of {with_amount} that have one" if with_amount > 1 else ""
         at = time_of_day(session.paid_by.event.time)
         return f"amount {session.result.amount.decode()}, of the purchase event at {at}{last}"
@@ -230,6 +244,7 @@ _WON = {  # by the reason for which the second best was beaten
     "larger": "the largest",
     "by its text": "its text sorts last",
     EQUAL: "equal to the other",
+    OTHER_EVENT: "the only one that no other event takes",
 }
 
 
@@ -257,8 +272,8 @@ def as_data(
         "sessions": [_session(session, rules, in_topics(session)) for session in part.sessions],
         "late": [_late(observed) for observed in part.late] + [_overtaken(observed) for observed in part.overtaken],
         "unmatched_purchases": [
-            *({**_row(observed), "decided": True} for observed in part.unmatched),
-            *({**_row(observed), "decided": False} for observed in part.undecided),
+            *({**_row(each.observed), "decided": True, "reason": each.reason} for each in part.unmatched),
+            *({**_row(each.observed), "decided": False, "reason": each.reason} for each in part.undecided),
         ],
         "dead_letters": [
             {"message": dead.where, "reason": dead.rejected.reason, "value": _text(dead.rejected.value)}
@@ -307,6 +322,7 @@ def _session(session: SessionReport, rules: Rules, in_topics: str) -> dict[str, 
                         "same_page": candidate.match.same_page,
                         "taken": candidate.beaten_by is None,
                         "beaten_by": candidate.beaten_by,
+                        "taken_by": candidate.taken_by.where if candidate.taken_by is not None else None,
                     }
                     for candidate in step.candidates
                 ],

@@ -4,25 +4,25 @@ The job's own rules decide, over all rows of the user at once. That is possible 
 the order in which rows are read.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow.clickstream.attribution import AMOUNTS, PURCHASE, match
-from dataflow.clickstream.outputs import LATE, NO_EVENT, OUTPUTS, Feed, Keyed, rejecter
+from dataflow.clickstream.attribution import AMOUNTS, PURCHASE, match, pair_purchases
+from dataflow.clickstream.outputs import LATE, NO_EVENT, OTHER_ROW, OUTPUTS, Feed, Keyed, rejecter
 from dataflow.clickstream.records import Event, Match
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, accumulate, finalize, merge
 from dataflow.runtime.settings import Settings
-from dataflow.streaming.interval_join import IntervalJoin
+from dataflow.streaming.interval_join import Decided, IntervalJoin
 from dataflow.streaming.session_windows import Session, SessionWindows
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 from dataflow.streaming.watermark import SourceProgress, WatermarkTracker
 from dataflow.tools.explain.collect import MaxTimestampAt, ObservedDeadLetter, ObservedPartition, ObservedRow
 
-# why one match is greater than another, by the first field in which they differ
+# why an event takes one row and not another that is free, by the first field in which the matches differ
 _BEATEN_BY = {
     "same_page": "same page",
     "nearness": "nearer",
@@ -31,6 +31,7 @@ _BEATEN_BY = {
     "amount": "by its text",
 }
 EQUAL = "no less"  # they differ in no field
+OTHER_EVENT = "another event"  # takes the row
 
 OutputRow = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]  # key, value, headers
 OutputRows = dict[str, Counter[OutputRow]]  # by topic
@@ -42,7 +43,8 @@ class Candidate:
 
     observed: ObservedRow
     match: Match
-    beaten_by: str | None  # why the best candidate is better; None: this is the best
+    beaten_by: str | None  # why the event does not take it; None: it does
+    taken_by: ObservedRow | None  # the event that takes the row; None: no event does
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,16 @@ class Step:
 
     observed: ObservedRow
     gap: int | None  # microseconds since the user's event before; None: it is the first
-    candidates: list[Candidate]  # of a purchase event, best first
+    candidates: list[Candidate]  # of a purchase event: the row that it takes, if any, then the others, best first
 
     @property
     def event(self) -> Event:
         return self.observed.event
+
+    @property
+    def taken(self) -> Candidate | None:
+        """The row that the event takes."""
+        return self.candidates[0] if self.candidates and self.candidates[0].beaten_by is None else None
 
 
 CLOSED_BY_LOG = "closed by the log"  # the lowest max timestamp of all partitions has passed the session
@@ -82,6 +89,14 @@ class SessionReport:
 
 
 @dataclass(frozen=True)
+class UnmatchedRow:
+    """A purchase row that no event takes."""
+
+    observed: ObservedRow
+    reason: str  # NO_EVENT or OTHER_ROW
+
+
+@dataclass(frozen=True)
 class Watermarks:
     """Event time, and what holds it back. Times are in microseconds."""
 
@@ -101,8 +116,8 @@ class Report:
     sessions: list[SessionReport]
     late: list[ObservedRow]  # late in their own partition
     overtaken: list[ObservedRow]  # late because their partition was idle and the watermark passed them
-    unmatched: list[ObservedRow]
-    undecided: list[ObservedRow]  # purchase rows without a match that may still get one
+    unmatched: list[UnmatchedRow]
+    undecided: list[UnmatchedRow]  # no event takes them so far; one that is still to come may
     purchases: list[ObservedRow]  # all purchase rows that are on time
     dead: list[ObservedDeadLetter]
     watermarks: Watermarks
@@ -117,8 +132,8 @@ class ReportPart:
     sessions: list[SessionReport]
     late: list[ObservedRow]
     overtaken: list[ObservedRow]
-    unmatched: list[ObservedRow]
-    undecided: list[ObservedRow]
+    unmatched: list[UnmatchedRow]
+    undecided: list[UnmatchedRow]
     dead: list[ObservedDeadLetter]
 
 
@@ -133,8 +148,8 @@ def part_of(
         sessions=list(filter(session, report.sessions)),
         late=list(filter(row, report.late)),
         overtaken=list(filter(row, report.overtaken)),
-        unmatched=list(filter(row, report.unmatched)),
-        undecided=list(filter(row, report.undecided)),
+        unmatched=[unmatched for unmatched in report.unmatched if row(unmatched.observed)],
+        undecided=[undecided for undecided in report.undecided if row(undecided.observed)],
         dead=list(filter(dead, report.dead)),
     )
 
@@ -164,19 +179,26 @@ def build_report(
     purchases = {observed.row.position: observed for observed in on_time if type(observed.row) is not Event}
     watermarks = _watermarks(partitions, rules, as_of, settings.stop_at_end)
 
-    join = IntervalJoin(rules.window, AMOUNTS)  # it changes purchase rows, so it gets copies
     clicks = [observed.event for observed in events.values()]
-    matches = join.add(clicks) + join.add([copy(observed.row) for observed in purchases.values()])
-    candidates = {event.position: _ranked(event, join, purchases) for event in clicks if event.event_type == PURCHASE}
-    unmatched = [purchases[row.position] for row in join.expire(watermarks.by_clock)]
-    undecided = [purchases[row.position] for row in join.expire(MAX_TIME)]
+    join = IntervalJoin(rules.window, AMOUNTS, rules.retention)
+    join.add(clicks)
+    join.add([observed.purchase for observed in purchases.values()])
+    by_log, held_by_log = join.decide(watermarks.by_log), join.held
+    by_clock, held_by_clock = join.decide(watermarks.by_clock), join.held
+    later = IntervalJoin(rules.window, AMOUNTS)
+    later.restore(join.state())
+    to_come = later.decide(MAX_TIME)
 
     windows: SessionWindows[SessionAccumulator] = SessionWindows(
-        rules.gap, rules.window, SessionAccumulator, accumulate, merge
+        rules.gap, rules.retention, SessionAccumulator, accumulate, merge
     )
     windows.add(clicks)
-    windows.add(matches)
-    sessions = list(_session_reports(windows, events, candidates, rules, watermarks))
+    windows.add(by_log.matches + by_clock.matches + to_come.matches)
+    closed = [(session, CLOSED_BY_LOG) for session in windows.close(watermarks.by_log, held_by_log)]
+    closed += [(session, CLOSED_BY_CLOCK) for session in windows.close(watermarks.by_clock, held_by_clock)]
+    closed += [(session, OPEN) for session in windows.close(MAX_TIME)]
+    candidates = _candidates(events.values(), purchases.values(), rules.window)
+    sessions = list(_session_reports(closed, events, candidates, join, rules, watermarks))
 
     by_time = sorted(rows, key=lambda observed: (observed.row.time, observed.row.position))
     report = Report(
@@ -184,8 +206,8 @@ def build_report(
         sessions,
         late=[observed for observed in by_time if observed.late],
         overtaken=[observed for observed in by_time if not observed.late and observed.where in overtaken],
-        unmatched=unmatched,
-        undecided=undecided,
+        unmatched=_unmatched_rows(purchases, by_log, by_clock),
+        undecided=_unmatched_rows(purchases, to_come),
         purchases=sorted(purchases.values(), key=lambda observed: observed.row.time),
         dead=[dead for partition in partitions for dead in partition.dead],
         watermarks=watermarks,
@@ -193,8 +215,8 @@ def build_report(
     open_sessions = [session for session in sessions if session.state == OPEN]
     closed_sessions = [session for session in sessions if session.state != OPEN]
     late = [*report.late, *report.overtaken]
-    report.to_come = outputs_of(open_sessions, settings) | _rejected(settings, unmatched=undecided)
-    report.written = outputs_of(closed_sessions, settings) | _rejected(settings, late, report.dead, unmatched)
+    report.to_come = outputs_of(open_sessions, settings) | _rejected(settings, unmatched=report.undecided)
+    report.written = outputs_of(closed_sessions, settings) | _rejected(settings, late, report.dead, report.unmatched)
     return report
 
 
@@ -216,43 +238,67 @@ def _watermarks(partitions: Collection[ObservedPartition], rules: Rules, as_of: 
 
 
 def _session_reports(
-    windows: SessionWindows[SessionAccumulator],
+    closed: Iterable[tuple[Session[SessionAccumulator], str]],
     events: Mapping[int, ObservedRow],
     candidates: Mapping[int, list[Candidate]],
+    join: IntervalJoin,
     rules: Rules,
     watermarks: Watermarks,
 ) -> Iterator[SessionReport]:
-    """Closes all sessions by one watermark after the other, and reports them in order of time.
+    """Reports sessions in order of time.
 
     Args:
-        windows: the sessions.
+        closed: the sessions, and the state of each.
         events: the user's events, by position.
         candidates: of the purchase events, by position.
+        join: holds what is not decided yet.
         rules: the numbers in the rules.
-        watermarks: by the log, then by the clock. MAX_TIME closes the sessions that are still open.
+        watermarks: those that have closed the sessions.
     """
-    closing = (CLOSED_BY_LOG, watermarks.by_log), (CLOSED_BY_CLOCK, watermarks.by_clock), (OPEN, MAX_TIME)
-    closed = [(session, state) for state, watermark in closing for session in windows.close(watermark)]
-    closed.sort(key=lambda pair: pair[0].start)
     before: int | None = None
-    for session, state in closed:
+    for session, state in sorted(closed, key=lambda pair: pair[0].start):
         result = finalize(session, rules.thresholds)
         steps = []
         for event in result.events:
             gap = event.time - before if before is not None else None
             steps.append(Step(events[event.position], gap, candidates.get(event.position, [])))
             before = event.time
-        due = session.end + windows.retention + rules.lateness - watermarks.ahead
+        closes = max(session.end + rules.retention, join.decided_after(session.user, session.end))
+        due = closes + rules.lateness - watermarks.ahead
         yield SessionReport(result, session.start, session.end, steps, _paid_by(session, steps), state, due)
 
 
-def _ranked(event: Event, join: IntervalJoin, purchases: Mapping[int, ObservedRow]) -> list[Candidate]:
-    pairs = [(match(event, row), purchases[row.position]) for row in join.candidates(event)]
-    pairs.sort(key=lambda pair: pair[0], reverse=True)
-    return [
-        Candidate(observed, found, None if found is pairs[0][0] else _why_better(pairs[0][0], found))
-        for found, observed in pairs
-    ]
+def _candidates(
+    events: Iterable[ObservedRow], purchases: Iterable[ObservedRow], window: int
+) -> dict[int, list[Candidate]]:
+    """The candidates of each purchase event, by its position."""
+    buying = sorted(
+        (observed for observed in events if observed.event.event_type == PURCHASE),
+        key=lambda observed: observed.row.position,
+    )
+    rows = sorted(purchases, key=lambda observed: observed.row.time)
+    times = [observed.row.time for observed in rows]
+    pairs = pair_purchases([each.event for each in buying], [each.purchase for each in rows], window)
+    rows_of, events_of = dict(pairs), {row: event for event, row in pairs}
+    found: dict[int, list[Candidate]] = {}
+    for number, observed in enumerate(buying):
+        event = observed.event
+        taken = match(event, rows[rows_of[number]].purchase) if number in rows_of else None
+        candidates = []
+        for row in range(bisect_left(times, event.time - window), bisect_right(times, event.time + window)):
+            taken_by = buying[events_of[row]] if row in events_of else None
+            possible = match(event, rows[row].purchase)
+            if taken_by is observed:
+                beaten_by = None
+            elif taken_by is not None:
+                beaten_by = OTHER_EVENT
+            else:  # the row is free, so the event takes another
+                assert taken is not None
+                beaten_by = _why_better(taken, possible)
+            candidates.append(Candidate(rows[row], possible, beaten_by, taken_by))
+        candidates.sort(key=lambda each: (each.beaten_by is None, each.match), reverse=True)
+        found[event.position] = candidates
+    return found
 
 
 def _why_better(better: Match, worse: Match) -> str:
@@ -264,7 +310,13 @@ def _why_better(better: Match, worse: Match) -> str:
 
 def _paid_by(session: Session[SessionAccumulator], steps: list[Step]) -> Step | None:
     best = session.fold.best
-    return next((step for step in steps if step.candidates and step.candidates[0].match == best), None)
+    return next((step for step in steps if step.taken is not None and step.taken.match == best), None)
+
+
+def _unmatched_rows(purchases: Mapping[int, ObservedRow], *decisions: Decided) -> list[UnmatchedRow]:
+    found = [UnmatchedRow(purchases[row.position], NO_EVENT) for each in decisions for row in each.unmatched]
+    found += [UnmatchedRow(purchases[row.position], OTHER_ROW) for each in decisions for row in each.left_over]
+    return sorted(found, key=lambda unmatched: (unmatched.observed.row.time, unmatched.observed.row.position))
 
 
 def outputs_of(sessions: Iterable[SessionReport], settings: Settings) -> OutputRows:
@@ -277,16 +329,16 @@ def _rejected(
     settings: Settings,
     late: Iterable[ObservedRow] = (),
     dead: Iterable[ObservedDeadLetter] = (),
-    unmatched: Iterable[ObservedRow] = (),
+    unmatched: Iterable[UnmatchedRow] = (),
 ) -> OutputRows:
-    reject_late, reject_unmatched = (rejecter(*settings.inputs, reason) for reason in (LATE, NO_EVENT))
+    reject = rejecter(*settings.inputs)
     late = list(late)
-    late_purchases = [reject_late(observed.row) for observed in late if type(observed.row) is not Event]
+    late_purchases = [reject(observed.row, LATE) for observed in late if type(observed.row) is not Event]
     return _encoded(
         {
-            Feed.LATE_EVENTS: [reject_late(observed.row) for observed in late if type(observed.row) is Event],
+            Feed.LATE_EVENTS: [reject(observed.row, LATE) for observed in late if type(observed.row) is Event],
             Feed.UNREADABLE: [dead_letter.rejected for dead_letter in dead],
-            Feed.UNMATCHED_PURCHASES: late_purchases + [reject_unmatched(observed.row) for observed in unmatched],
+            Feed.UNMATCHED_PURCHASES: late_purchases + [reject(each.observed.row, each.reason) for each in unmatched],
         },
         settings,
     )

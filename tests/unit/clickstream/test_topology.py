@@ -102,6 +102,22 @@ def test_a_session_has_the_amount_of_its_last_matched_purchase_event():
     assert answer.visits == rows(1, *(visit(each, session, "2") for each in (event(0), *buys)))
 
 
+def test_two_purchases_of_one_page_have_an_amount_each():
+    buys = [event(0, "purchase"), event(4, "purchase")]
+    answer = written({EVENTS: log(*buys), PURCHASES: log(purchase(3, 10), purchase(7, 20))})
+    assert answer.visits == rows(1, *(visit(each, session_id(1, 0), "20") for each in buys))
+    assert answer.unmatched_purchases == Counter()
+
+
+def test_a_row_that_no_event_is_left_for_is_unmatched_with_that_reason():
+    buy, taken, left, far = event(0, "purchase"), purchase(1, 10), purchase(2, 20), purchase(6, 30)
+    answer = written({EVENTS: log(buy), PURCHASES: log(taken, left, far)})
+    assert answer.visits == rows(1, visit(buy, session_id(1, 0), "10"))
+    assert answer.unmatched_purchases == (
+        rejected(left, "another row was taken", PURCHASES, 1) + rejected(far, "no event in its time", PURCHASES, 2)
+    )
+
+
 def test_only_purchase_events_take_amounts():
     paid = purchase(0, 9)
     answer = written({EVENTS: log(event(0), event(1, "Purchase")), PURCHASES: log(paid)})
@@ -258,6 +274,31 @@ def test_without_traffic_a_session_closes_25_s_after_its_last_event(asof, out):
     for source in (EVENTS, PURCHASES):
         job.is_at_its_end(source, asof)
     assert is_out(job) == out
+
+
+def test_an_amount_is_decided_before_its_session_closes():
+    job = Job()
+    job.read(EVENTS, event(0, "purchase"), now=0)
+    job.read(PURCHASES, purchase(5, 9), now=5)  # exactly the window later
+    for source in (EVENTS, PURCHASES):
+        job.is_at_its_end(source, asof=25.000001)
+    assert job.written.rows("visits") == [visit(event(0, "purchase"), session_id(1, 0), "9")]
+
+
+def test_a_session_waits_for_its_stretch_if_the_window_is_wider_than_half_the_gap():
+    """Purchases 8 s apart, each with a row between it and the next: a stretch through sessions of one event each."""
+    job = Job(rules=Rules(gap=4_000_000))
+    buys = [event(at, "purchase") for at in (0, 8, 16)]
+    job.read(EVENTS, *buys, now=16)
+    job.read(PURCHASES, purchase(4, 10), purchase(12, 20), now=16)
+    for source in (EVENTS, PURCHASES):
+        job.is_at_its_end(source, asof=26)  # the watermark is at 21: the end of the stretch and the window
+    assert job.written.rows("visits") == []
+    for source in (EVENTS, PURCHASES):
+        job.is_at_its_end(source, asof=26.000001)
+    assert job.written.rows("visits") == [visit(buys[0], session_id(1, 0), "0"), visit(buys[1], session_id(1, 8), "10")]
+    job.end()
+    assert job.written.answer() == batch_answer(job.partitions.logs, Rules(gap=4_000_000))
 
 
 def test_sessions_of_old_events_close_without_a_wait():

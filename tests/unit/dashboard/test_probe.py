@@ -50,6 +50,15 @@ def test_suspicious_visits_and_unmatched_purchases_are_listed(probe, job):
     assert [(each.user, each.reason) for each in probe.lists().unmatched] == [("9", "no purchase event in its time")]
 
 
+def test_a_purchase_row_that_was_beaten_by_another_is_listed_with_that_reason(probe, job):
+    job.read(EVENTS, event(0, "purchase"), now=0)
+    job.read(PURCHASES, purchase(0, 5), purchase(1, 6), now=1)
+    job.end()
+    assert [(each.reason, each.where) for each in probe.lists().unmatched] == [
+        ("another row was taken", "purchases/0/1")
+    ]
+
+
 def test_only_the_last_few_rows_are_listed_and_changes_counted(probe, job):
     assert probe.changes == 0
     job.read(EVENTS, *[b"junk %d" % number for number in range(100)], now=0)

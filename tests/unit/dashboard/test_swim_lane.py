@@ -30,8 +30,16 @@ def test_a_lane_shows_sessions_opened_before_anyone_followed(probe, job):
     with probe.follow(b"1") as follow:
         assert lane(follow) == (
             [(0, "page-view", False), (3, "purchase", False)],
-            [(2, "7.50", "matched"), (5, "9.90", "matched")],
-            [(3, 2, False), (3, 5, True)],  # that of the same page is taken
+            [(2, "7.50", "waiting"), (5, "9.90", "waiting")],
+            [],
+            [(0, 3, 2, "0", False)],
+        )
+        for source in (EVENTS, PURCHASES):
+            job.is_at_its_end(source, asof=16)  # the watermark passes 10
+        assert lane(follow) == (
+            [(0, "page-view", False), (3, "purchase", False)],
+            [(2, "7.50", "unmatched"), (5, "9.90", "matched")],
+            [(3, 5, True)],  # that of the same page is taken
             [(0, 3, 2, "9.90", False)],
         )
         [session] = follow().sessions
@@ -45,8 +53,11 @@ def test_a_lane_grows_and_closes(probe, job):
         assert lane(follow)[3] == [(0, 0, 1, "0", False)]
         job.read(EVENTS, event(15, "purchase"), now=15)
         job.read(PURCHASES, purchase(14, 2), now=15)
-        assert lane(follow)[3] == [(0, 15, 2, "2", False)]
+        assert lane(follow)[3] == [(0, 15, 2, "0", False)]
+        assert lane(follow)[1] == [(14, "2", "waiting")]
         job.read(PURCHASES, purchase(41, 3), now=41)
+        job.read(EVENTS, event(26, user=2), now=26)  # the watermark is at 21, and has passed the stretch by the window
+        assert lane(follow)[3] == [(0, 15, 2, "2", False)]
         assert lane(follow)[1] == [(14, "2", "matched"), (41, "3", "waiting")]
         job.read(EVENTS, event(50), now=50)  # the watermark is at 36
         assert lane(follow)[3] == [(0, 15, 2, "2", True), (50, 50, 1, "0", False)]
@@ -57,6 +68,16 @@ def test_a_lane_grows_and_closes(probe, job):
             [(15, 14, True)],
             [(0, 15, 2, "2", True), (50, 50, 1, "0", True)],
         )
+
+
+def test_a_lane_shows_which_of_two_purchases_gives_the_amount(probe, job):
+    with probe.follow(b"1") as follow:
+        job.read(EVENTS, event(0, "purchase"), event(4, "purchase"), now=4)
+        job.read(PURCHASES, purchase(3, 10), purchase(7, 20), now=7)
+        assert lane(follow)[1:3] == ([(3, "10", "waiting"), (7, "20", "waiting")], [])
+        for source in (EVENTS, PURCHASES):
+            job.is_at_its_end(source, asof=18)
+        assert lane(follow)[1:3] == ([(3, "10", "matched"), (7, "20", "matched")], [(0, 3, False), (4, 7, True)])
 
 
 def test_a_lane_shows_sessions_that_become_one(probe):

@@ -1,12 +1,12 @@
-"""The interval join: the amount of each purchase event. Times are small integers; the window is 5."""
+"""The interval join: which purchase rows become amounts, and when. Times are small integers; the window is 5."""
 
 from itertools import permutations
 
 import pytest
 
-from dataflow.clickstream.attribution import AMOUNTS, match
+from dataflow.clickstream.attribution import AMOUNTS
 from dataflow.clickstream.records import Event, Purchase
-from dataflow.streaming.interval_join import IntervalJoin
+from dataflow.streaming.interval_join import Decided, IntervalJoin
 from dataflow.streaming.time import MAX_TIME, MIN_TIME
 
 WINDOW = 5
@@ -22,123 +22,165 @@ def paid(time: int, amount: str, page: int = 1, user: bytes = b"1") -> Purchase:
     return Purchase(time, user, amount.encode(), time, page, amount.encode())
 
 
-def amounts(matches: list) -> list[str]:
-    return [each.amount.decode() for each in matches]
+def join_of(*rows: Event | Purchase, retention: float = MAX_TIME) -> IntervalJoin:
+    join = IntervalJoin(WINDOW, AMOUNTS, retention)
+    for row in rows:
+        join.add([row])
+    return join
+
+
+def told(decided: Decided) -> tuple[list[tuple[int, str]], list[str], list[str]]:
+    """Times of events with their amounts; amounts without an event in their time; amounts that are left over."""
+    return (
+        sorted((match.time, match.amount.decode()) for match in decided.matches),
+        sorted(row.amount.decode() for row in decided.unmatched),
+        sorted(row.amount.decode() for row in decided.left_over),
+    )
 
 
 @pytest.mark.parametrize(
-    "arrivals",
-    # rows in the order they arrive, and beside each the amounts of the matches it makes
+    ("rows", "matches", "unmatched", "left_over"),
     [
-        pytest.param([(bought(100), []), (paid(100, "9"), ["9"])], id="event first"),
-        pytest.param([(paid(100, "9"), []), (bought(100), ["9"])], id="amount first"),
-        pytest.param([(bought(100), []), (paid(105, "9"), ["9"])], id="exactly the window after"),
-        pytest.param([(bought(100), []), (paid(106, "9"), [])], id="just past the window after"),
-        pytest.param([(bought(100), []), (paid(95, "9"), ["9"])], id="exactly the window before"),
-        pytest.param([(bought(100), []), (paid(94, "9"), [])], id="just past the window before"),
-        pytest.param([(paid(105, "9"), []), (bought(100), ["9"])], id="exactly the window after, the other way round"),
-        pytest.param([(paid(106, "9"), []), (bought(100), [])], id="just past it, the other way round"),
-        pytest.param([(paid(95, "9"), []), (bought(100), ["9"])], id="exactly the window before, the other way round"),
-        pytest.param([(paid(94, "9"), []), (bought(100), [])], id="just past it before, the other way round"),
-        pytest.param([(bought(100, user=b"1"), []), (paid(100, "9", user=b"2"), [])], id="another user's amount"),
+        pytest.param([bought(100), paid(100, "9")], [(100, "9")], [], [], id="at the same time"),
+        pytest.param([bought(100), paid(105, "9")], [(100, "9")], [], [], id="exactly the window after"),
+        pytest.param([bought(100), paid(106, "9")], [], ["9"], [], id="just past the window after"),
+        pytest.param([bought(100), paid(95, "9")], [(100, "9")], [], [], id="exactly the window before"),
+        pytest.param([bought(100), paid(94, "9")], [], ["9"], [], id="just past the window before"),
+        pytest.param([bought(100, user=b"1"), paid(100, "9", user=b"2")], [], ["9"], [], id="another user's amount"),
         pytest.param(
-            [(bought(100, page=1), []), (paid(100, "9", page=2), ["9"])], id="another page's, if there is no other"
+            [bought(100), paid(99, "8"), paid(102, "9")], [(100, "8")], [], ["9"], id="an event takes one row"
+        ),
+        pytest.param([bought(98), bought(102), paid(100, "9")], [(102, "9")], [], [], id="a row belongs to one event"),
+        pytest.param(
+            [bought(100), bought(104), paid(103, "10"), paid(107, "20")],
+            [(100, "10"), (104, "20")],
+            [],
+            [],
+            id="two purchases, each booked a little later",
         ),
         pytest.param(
-            [(bought(100), []), (paid(99, "8"), ["8"]), (paid(101, "9"), ["9"])], id="an event meets all of its time"
+            [paid(94, "7"), paid(96, "8"), paid(106, "9"), bought(100)],
+            [(100, "8")],
+            ["7", "9"],
+            [],
+            id="stretches side by side",
         ),
         pytest.param(
-            [(bought(98), []), (bought(102), []), (paid(100, "9"), ["9", "9"])],
-            id="an amount meets all events of its time",
+            [bought(100), bought(103), paid(108, "9")], [(103, "9")], [], [], id="events alone are no stretch"
         ),
         pytest.param(
-            [(paid(94, "7"), []), (paid(96, "8"), []), (paid(106, "9"), []), (bought(100), ["8"])],
-            id="only those of its time",
+            [paid(100, "7"), paid(103, "8"), bought(108)], [(108, "8")], ["7"], [], id="rows alone are no stretch"
         ),
         pytest.param(
-            [(bought(100), []), (bought(100), []), (paid(100, "5"), ["5", "5"]), (paid(100, "5"), ["5", "5"])],
+            [bought(100), bought(100), paid(100, "5"), paid(100, "5"), paid(100, "5")],
+            [(100, "5"), (100, "5")],
+            [],
+            ["5"],
             id="twins",
         ),
     ],
 )
-def test_rows_match_in_either_order_of_arrival(arrivals):
-    join = IntervalJoin(WINDOW, AMOUNTS)
-    assert [amounts(join.add([row])) for row, _ in arrivals] == [found for _, found in arrivals]
+def test_events_and_rows_are_paired_one_to_one_in_any_order_of_arrival(rows, matches, unmatched, left_over):
+    for arrivals in permutations(rows):
+        assert told(join_of(*arrivals).decide(MAX_TIME)) == (matches, unmatched, left_over)
 
 
 @pytest.mark.parametrize(
-    ("rows", "best"),
+    ("rows", "last"),
     [
-        pytest.param([paid(100, "1", page=2), paid(105, "2", page=1)], "2", id="same page before nearest"),
-        pytest.param([paid(100, "1", page=1), paid(105, "2", page=1)], "1", id="of the same page the nearest"),
-        pytest.param([paid(100, "1", page=2), paid(105, "2", page=2)], "1", id="of other pages the nearest"),
-        pytest.param([paid(98, "2"), paid(101, "1")], "1", id="nearest before larger"),
-        pytest.param([paid(98, "2"), paid(102, "1")], "1", id="of equally near ones the later"),
-        pytest.param([paid(102, "9"), paid(102, "10")], "10", id="of the same time the larger, as numbers"),
-        pytest.param([paid(102, "-10"), paid(102, "-9")], "-9", id="the larger of negative ones"),
-        pytest.param([paid(102, "5"), paid(102, "5.0")], "5.0", id="of equal ones one spelling, always the same"),
-        pytest.param([paid(102, "0"), paid(102, "-0.0")], "0", id="zeros too"),
-        pytest.param([paid(102, "1e1"), paid(102, "9.5")], "1e1", id="as numbers, not as text"),
+        pytest.param([bought(100)], 100, id="an event"),
+        pytest.param([paid(100, "9")], 100, id="a row"),
+        pytest.param([bought(100), paid(104, "9")], 104, id="a pair"),
+        pytest.param([bought(100), paid(104, "9"), bought(109)], 109, id="a stretch"),
+        pytest.param([bought(100), paid(104, "9"), bought(109), paid(114, "8")], 114, id="a longer stretch"),
     ],
 )
-def test_the_choice_among_matches_does_not_depend_on_arrival(rows, best):
-    event = bought(100)
-    for arrivals in permutations([event, *rows]):
-        join = IntervalJoin(WINDOW, AMOUNTS)
-        matches = [found for row in arrivals for found in join.add([row])]
-        assert max(matches).amount.decode() == best
-
-
-def test_a_match_of_a_later_event_is_greater_whatever_its_amount():
-    early, late = match(bought(100), paid(100, "99")), match(bought(101), paid(105, "1", page=2))
-    assert late > early
+def test_a_stretch_is_decided_when_no_row_on_time_can_be_linked_to_it(rows, last):
+    join = join_of(*rows)
+    assert join.decide(MIN_TIME) == Decided()
+    for watermark in range(last, last + WINDOW + 1):
+        assert join.decide(watermark) == Decided()  # exactly the window away, a row may still come
+    decided = join.decide(last + WINDOW + 1)
+    assert len(decided.matches) == sum(type(row) is Event for row in rows) - (len(rows) % 2 and type(rows[0]) is Event)
+    assert join.undecided == {}
 
 
 @pytest.mark.parametrize(
-    ("watermark", "held", "unmatched"),
+    ("last", "matches"),
     [
-        pytest.param(MIN_TIME, 2, [], id="before any time is known"),
-        pytest.param(105, 2, [], id="an event exactly the window away may still come"),
-        pytest.param(106, 0, ["9"], id="now none can"),
-        pytest.param(MAX_TIME, 0, ["9"], id="at the end"),
+        pytest.param(None, [(100, "1"), (106, "2")], id="none"),
+        pytest.param(bought(112), [(106, "1"), (112, "2")], id="an event"),
+        pytest.param(paid(97, "3"), [(100, "1"), (106, "2")], id="a row before"),
     ],
 )
-def test_expired_rows_are_dropped_and_unmatched_purchases_returned(watermark, held, unmatched):
-    join = IntervalJoin(WINDOW, AMOUNTS)
-    join.add([paid(100, "9")])
-    join.add([bought(100, user=b"2")])
-    assert [row.amount.decode() for row in join.expire(watermark)] == unmatched
-    state = join.state()
-    assert len(state.lefts) + len(state.rights) == held
+def test_the_last_row_of_a_stretch_can_change_all_of_its_pairs(last, matches):
+    join = join_of(bought(100), paid(103, "1"), bought(106), paid(109, "2"))
+    if last is not None:
+        join.decide(min(last.time, 97))
+        join.add([last])
+    assert told(join.decide(MAX_TIME))[0] == matches
 
 
-def test_a_purchase_in_the_window_of_an_event_is_never_unmatched():
-    for rows in ([bought(100), paid(100, "9")], [paid(100, "9"), bought(100)]):
-        join = IntervalJoin(WINDOW, AMOUNTS)
-        for row in rows:
-            join.add([row])
-        assert join.expire(MAX_TIME) == []
-
-
-def test_rows_expire_in_event_time_order():
-    join = IntervalJoin(WINDOW, AMOUNTS)
-    for row in (paid(103, "3"), paid(101, "1"), paid(102, "2")):
-        join.add([row])
-    assert [[row.value for row in join.expire(watermark)] for watermark in (106, 107, 108, 109)] == [
-        [],
-        [b"1"],
-        [b"2"],
-        [b"3"],
+def test_stretches_are_decided_one_after_the_other():
+    join = join_of(paid(103, "3"), paid(101, "1"), bought(120), paid(102, "2"), paid(121, "4"))
+    assert [told(join.decide(watermark)) for watermark in (106, 107, 108, 109, 126, 127)] == [
+        ([], [], []),
+        ([], ["1"], []),
+        ([], ["2"], []),
+        ([], ["3"], []),
+        ([], [], []),
+        ([(120, "4")], [], []),
     ]
-    assert join.lefts == join.rights == {}
+    assert join.undecided == {}
 
 
-def test_a_resumed_join_has_its_rows_and_which_of_them_have_matched():
-    before = IntervalJoin(WINDOW, AMOUNTS)
-    for row in (bought(100), paid(101, "8"), paid(200, "7"), bought(300)):
-        before.add([row])
-    after = IntervalJoin(WINDOW, AMOUNTS)
-    after.restore(before.state())
-    assert amounts(after.add([paid(300, "9")])) == ["9"]
-    assert amounts(after.add([bought(199)])) == ["7"]
-    assert after.expire(MAX_TIME) == []
+def test_a_resumed_join_decides_as_before_also_in_the_middle_of_a_stretch():
+    rows = [bought(100), paid(104, "4"), bought(108), paid(112, "2"), bought(200), paid(201, "1", user=b"2")]
+    whole = told(join_of(*rows).decide(MAX_TIME))
+    for watermark in (MIN_TIME, 106, 110, 114):
+        before = join_of(*rows[:-1])
+        assert before.decide(watermark) == Decided()
+        after = IntervalJoin(WINDOW, AMOUNTS)
+        after.restore(before.state())
+        after.add(rows[-1:])
+        assert told(after.decide(MAX_TIME)) == whole
+
+
+def test_a_user_with_an_old_undecided_event_is_held_until_the_stretch_is_decided():
+    retention = 12
+    join = join_of(bought(100), paid(104, "4"), bought(108), paid(112, "2"), bought(116), retention=retention)
+    join.add([bought(100, user=b"2")])
+    for watermark in range(106, 122):
+        assert join.decide(watermark).matches == []
+        if watermark > 100 + retention:
+            assert join.held == {b"1": 100}
+    assert len(join.decide(122).matches) == 2
+    assert join.held == {}
+
+
+def test_no_user_is_held_for_a_pair_that_is_decided_in_time():
+    join = join_of(bought(100), paid(105, "4"), retention=2 * WINDOW)
+    for watermark in range(100, 111):
+        join.decide(watermark)
+        assert join.held == {}
+    assert len(join.decide(111).matches) == 1
+
+
+def test_the_moment_when_events_are_decided_is_known_by_the_rows_so_far():
+    join = join_of(bought(100), paid(104, "4"), bought(109), bought(130))
+    assert join.decided_after(b"1", 99) == MIN_TIME
+    assert join.decided_after(b"1", 100) == join.decided_after(b"1", 129) == 109 + WINDOW
+    assert join.decided_after(b"1", 130) == 130 + WINDOW
+    assert join.decided_after(b"2", 130) == MIN_TIME
+    join.decide(115)
+    assert join.decided_after(b"1", 129) == MIN_TIME
+
+
+def test_a_long_stretch_costs_no_more_a_row_than_a_short_one():
+    join = IntervalJoin(WINDOW, AMOUNTS)
+    for time in range(0, 40_000, 4):
+        join.add([bought(time) if time % 8 else paid(time, "1")])
+        join.decide(time)
+    rows = join.undecided[b"1"]
+    assert rows.linked_lefts + rows.linked_rights >= 10_000 - 4  # all but the last have been looked at, and once
+    assert len(join.decide(MAX_TIME).matches) == 5_000

@@ -103,6 +103,28 @@ def test_a_session_closes_once_no_row_on_time_can_extend_it(hold, watermark, clo
     assert bool(open_sessions.open) != closes
 
 
+def test_a_held_session_waits_and_those_before_it_do_not():
+    open_sessions = sessions()
+    open_sessions.add([At(100), At(100, b"2"), At(130), At(160)])
+    held = {b"1": 130}
+    assert found(open_sessions.close(121, held)) == [(100, 100, [100]), (100, 100, [100])]
+    assert found(open_sessions.close(151, held)) == found(open_sessions.close(300, held)) == []
+    open_sessions.add([At(130)])  # what it has waited for
+    assert found(open_sessions.close(300, {b"1": 131})) == [(130, 130, [130, 130])]
+    assert found(open_sessions.close(300, {b"2": 100})) == [(160, 160, [160])]
+    assert open_sessions.open == {}
+
+
+def test_a_held_session_is_restored_and_waits_on():
+    before = sessions()
+    before.add([At(100)])
+    assert before.close(200, {b"1": 100}) == []
+    after = sessions()
+    after.restore(each for held in before.open.values() for each in held)
+    assert after.close(200, {b"1": 100}) == []
+    assert found(after.close(200)) == [(100, 100, [100])]
+
+
 def test_an_extended_session_closes_by_its_new_end():
     open_sessions = sessions()
     open_sessions.add([At(100)])

@@ -1,12 +1,13 @@
 """States as bytes: they are restored as they were; state of another job is refused with the reason."""
 
 import copy
+from decimal import Decimal
 
 import msgspec
 import pytest
 
 from dataflow.clickstream.attribution import AMOUNTS, PurchaseKey, match
-from dataflow.clickstream.records import Event, Purchase
+from dataflow.clickstream.records import Event, Match, Purchase
 from dataflow.clickstream.sessions import SessionAccumulator
 from dataflow.streaming.errors import UserError
 from dataflow.streaming.hooks import Hooks
@@ -145,6 +146,14 @@ def test_a_state_of_the_version_before_is_converted():
     codec = StateCodec(WatermarkState, JobFingerprint(8, job="night"), WATERMARK_CONVERTERS)
     assert codec.unpack(old) == WatermarkState({"a/0": 5}, 7, 3)
     assert codec.unpack(codec.pack(codec.unpack(old))) == WatermarkState({"a/0": 5}, 7, 3)
+
+
+def test_a_match_of_version_4_has_its_amount_as_a_float():
+    best = [5, True, 0, 5, 19.9, b"19.90", b"1"]
+    old = msgspec.msgpack.encode([4, 8, [], {}, [[b"1", 5, 5, [[], best]]], ""])
+    codec = StateCodec(list[tuple[bytes, int, int, SessionAccumulator]], JobFingerprint(8))
+    ((_, _, _, fold),) = codec.unpack(old)
+    assert fold == SessionAccumulator([], Match(5, True, 0, 5, Decimal("19.9"), b"19.90", b"1"))
 
 
 def test_a_state_that_has_not_changed_since_the_version_before_is_read_as_it_is():

@@ -3,7 +3,9 @@
 from support.explained import SETTINGS, TO_THE_END, explained
 from support.logs import EVENTS, PURCHASES, event, log, purchase, stored, wall
 
-from dataflow.tools.explain.report import CLOSED_BY_CLOCK, OPEN, Report
+from dataflow.clickstream.outputs import OTHER_ROW
+from dataflow.clickstream.rules import Rules
+from dataflow.tools.explain.report import CLOSED_BY_CLOCK, OPEN, OTHER_EVENT, Report
 
 
 def only(told: list):
@@ -73,8 +75,55 @@ def test_an_open_session_has_its_closing_time_and_what_it_waits_for():
 def test_an_unmatched_purchase_is_undecided_while_an_event_may_come():
     logs = {EVENTS: log(stored(11, event(10))), PURCHASES: log(purchase(9, 1), purchase(8, 2))}
     story = explained(logs, as_of=wall(20))  # the clock has come to 19, less the lateness
-    assert [seen.row.amount for seen in story.unmatched] == [b"2"]
-    assert [seen.row.amount for seen in story.undecided] == [b"1"]
+    assert [each.observed.purchase.amount for each in story.unmatched] == [b"2"]
+    assert [each.observed.purchase.amount for each in story.undecided] == [b"1"]
+
+
+def test_a_row_is_undecided_while_its_stretch_goes_on():
+    logs = {
+        EVENTS: log(stored(11, event(10, "purchase"))),
+        PURCHASES: log(stored(13, purchase(9, 1)), stored(13, purchase(12, 2))),
+    }
+    assert [each.observed.purchase.amount for each in explained(logs, as_of=wall(23)).undecided] == [b"2"]
+    story = explained(logs, as_of=wall(23) + 1)
+    assert [(each.observed.purchase.amount, each.reason) for each in story.unmatched] == [(b"2", OTHER_ROW)]
+    assert story.undecided == []
+
+
+def test_two_events_that_compete_have_what_the_other_takes():
+    logs = {
+        EVENTS: log(event(0, "purchase"), event(4, "purchase"), event(8, "purchase")),
+        PURCHASES: log(purchase(3, 10), purchase(7, 20)),
+    }
+    steps = only(explained(logs).sessions).steps
+    assert [
+        [
+            (each.observed.purchase.amount, each.beaten_by, each.taken_by and each.taken_by.row.time)
+            for each in step.candidates
+        ]
+        for step in steps
+    ] == [
+        [(b"10", OTHER_EVENT, wall(4))],
+        [(b"10", None, wall(4)), (b"20", OTHER_EVENT, wall(8))],
+        [(b"20", None, wall(8)), (b"10", OTHER_EVENT, wall(4))],
+    ]
+    assert [step.taken is not None for step in steps] == [False, True, True]
+
+
+def test_a_session_that_waits_for_a_stretch_has_the_time_at_which_that_is_decided():
+    rules = Rules(gap=4_000_000)  # less than twice the window
+    logs = {
+        EVENTS: log(event(0, "purchase"), event(8, "purchase"), stored(16, event(16, "purchase"))),
+        PURCHASES: log(purchase(4, 1), purchase(12, 2)),
+    }
+    first, second, third = explained(logs, rules=rules, as_of=wall(17)).sessions
+    assert (first.state, second.state, third.state) == (OPEN, OPEN, OPEN)
+    assert first.due == second.due == wall(16 + 5 + 5)  # the stretch's end, the window, the lateness
+    assert third.due == wall(16 + 10 + 5)
+    assert [each.state for each in explained(logs, rules=rules, as_of=wall(26)).sessions] == [OPEN] * 3
+    closed = explained(logs, rules=rules, as_of=wall(26) + 1).sessions
+    assert [each.state for each in closed] == [CLOSED_BY_CLOCK, CLOSED_BY_CLOCK, OPEN]
+    assert [each.result.amount for each in closed] == [b"0", b"1", b"2"]
 
 
 def test_a_row_overtaken_by_the_watermark_is_late_as_in_the_job():
