@@ -29,13 +29,14 @@ from bytewax.testing import run_main
 from rich.console import Console
 from rich.table import Table
 
+from dataflow.clickstream.inputs import InputTopic
 from dataflow.clickstream.outputs import OUTPUTS, VISITS, Keyed
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.topology import Inputs, build
 from dataflow.streaming.alignment import AlignedSource, SourceAlignment
 from dataflow.streaming.batches import PolledBatch
 from dataflow.streaming.interval_join import JoinState
-from dataflow.streaming.partition_reader import Decode, PartitionReader
+from dataflow.streaming.partition_reader import PartitionReader
 from dataflow.streaming.session_windows import Session
 from dataflow.streaming.state import JobFingerprint, StateCodec
 from dataflow.streaming.time import MIN_TIME, SECOND
@@ -115,25 +116,24 @@ class Made(FixedPartitionedSource[PolledBatch, None]):
 
     def __init__(
         self,
-        topic: str,
+        topic: InputTopic,
         crowd: Crowd,
         steps: tuple[Any, ...],
-        decode: Decode,
         rules: Rules,
         pace: SourceAlignment,
         meter: "Meter",
     ) -> None:
         self._topic, self._crowd, self._steps = topic, crowd, steps
-        self._decode, self._rules, self._alignment, self._meter = decode, rules, pace, meter
+        self._rules, self._alignment, self._meter = rules, pace, meter
 
     def list_parts(self) -> list[str]:
-        return [f"{self._topic}/{partition}" for partition in range(PARTITIONS)]
+        return [f"{self._topic.name}/{partition}" for partition in range(PARTITIONS)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Partition":
         messages = self._crowd.messages(int(for_part.rpartition("/")[2]), self._steps)
         return _Partition(
             messages,
-            PartitionReader(for_part, self._decode, self._rules.lateness),
+            PartitionReader(for_part, self._topic.decoder, self._rules.lateness),
             AlignedSource(self._alignment),
             self._meter,
         )
@@ -250,10 +250,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         store = Store(Path(directory), rules.shards)
         meter = Meter(crowd, store, visits)
-        inputs = Inputs(
-            events=lambda decode: Made("user-events", crowd, EVENTS, decode, rules, pace, meter),
-            purchases=lambda decode: Made("purchases", crowd, PURCHASES, decode, rules, pace, meter),
-        )
+        inputs = Inputs(lambda topic: Made(topic, crowd, EVENTS if topic.has_events else PURCHASES, rules, pace, meter))
         began = time.monotonic()
         run_main(
             build(inputs, {spec.name: visits if spec is VISITS else rest for spec in OUTPUTS}, rules, pace),

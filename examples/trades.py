@@ -24,7 +24,7 @@ from dataflow.streaming.alignment import SourceAlignment
 from dataflow.streaming.batches import PolledBatch
 from dataflow.streaming.interval_join import JoinSpec
 from dataflow.streaming.operators import IdentitySerializer, interval_join, session_window, track_watermark
-from dataflow.streaming.partition_reader import PartitionReader, Unreadable
+from dataflow.streaming.partition_reader import PartitionReader, TopicDecoder, Unreadable
 from dataflow.streaming.session_windows import Session
 from dataflow.streaming.sharding import sharder
 from dataflow.streaming.state import JobFingerprint
@@ -135,7 +135,7 @@ class _QuoteText(msgspec.Struct):
     price: float
 
 
-def read_trade(value: bytes | None, position: int) -> Trade:
+def read_trade(value: bytes | None, position: int, message: object) -> Trade:
     try:
         text = msgspec.json.decode(value or b"", type=_TradeText)
     except msgspec.DecodeError as error:
@@ -143,7 +143,7 @@ def read_trade(value: bytes | None, position: int) -> Trade:
     return Trade(round(text.time * SECOND), text.stock.encode(), position, text.shares)
 
 
-def read_quote(value: bytes | None, position: int) -> Quote:
+def read_quote(value: bytes | None, position: int, message: object) -> Quote:
     try:
         text = msgspec.json.decode(value or b"", type=_QuoteText)
     except msgspec.DecodeError as error:
@@ -175,7 +175,8 @@ def polls(files: Mapping[str, bytes]) -> Iterator[PolledBatch]:
     """One line of each file in turn, with the progress of its source; then the end of every source."""
     sources = tuple(files)
     readers = {
-        name: PartitionReader(name, read_quote if name.startswith("quotes") else read_trade, LATENESS) for name in files
+        name: PartitionReader(name, TopicDecoder(read_quote if name.startswith("quotes") else read_trade), LATENESS)
+        for name in files
     }
     lines = {name: text.splitlines() for name, text in files.items()}
     now = 86_400 * SECOND  # by the wall clock, when it is read: a row from farther ahead would be unreadable

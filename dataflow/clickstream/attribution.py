@@ -24,7 +24,7 @@ class PurchaseKey(msgspec.Struct, array_like=True, gc=False):
 
     time: int
     user: bytes
-    page: int
+    page: int | str
 
 
 def purchase_keys(events: list[Event]) -> list[PurchaseKey]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from dataflow.clickstream.records import Event, InputRecord
+from dataflow.clickstream.inputs import InputTopics
+from dataflow.clickstream.records import InputRecord
 from dataflow.clickstream.serde import encode_suspicious, encode_visits
 from dataflow.clickstream.sessions import ClosedSession
 from dataflow.streaming.batches import OutgoingRecords, RejectedRecord
-from dataflow.streaming.position import PARTITION_LIMIT
 
 # reasons in the headers of rejected records; those of dead letters say what cannot be read
 LATE = "late"
@@ -85,18 +85,19 @@ def rejected(record: RejectedRecord) -> Iterator[Keyed]:
         ("partition", partition.encode()),
         ("offset", b"%d" % record.offset),
     ]
+    if record.part is not None:
+        headers.append(("part", b"%d" % record.part))
     # a record without a key is routed by its origin, so that a replay puts it into the same partition
     route = record.key.decode(errors="replace") if record.key is not None else record.source
     yield route, OutgoingRecords(record.key, [record.value], headers)
 
 
-def rejecter(events_topic: str, purchases_topic: str) -> Callable[[InputRecord, str], RejectedRecord]:
-    """Makes what rejects readable rows of the two input topics, given a row and the reason."""
+def rejecter(inputs: InputTopics) -> Callable[[InputRecord, str], RejectedRecord]:
+    """Makes what rejects readable rows of the input topics, given a row and the reason."""
 
     def reject(row: InputRecord, reason: str) -> RejectedRecord:
-        offset, partition = divmod(row.position, PARTITION_LIMIT)
-        topic = events_topic if type(row) is Event else purchases_topic
-        return RejectedRecord(row.user, row.value, reason, f"{topic}/{partition}", offset)
+        at = inputs.address(row)
+        return RejectedRecord(row.user, row.value, reason, f"{at.topic}/{at.partition}", at.offset, part=at.part)
 
     return reject
 

@@ -9,6 +9,8 @@ import msgspec
 
 from dataflow.streaming.batches import messagepack_types
 
+PLAIN, TEXT_USER, NUMBER_PAGE = 1, 2, 4  # bits of an event's form
+
 
 class Event(msgspec.Struct, array_like=True, gc=False, order=True):
     """A row of `user-events`. Events sort by time, and those of one time by their content, never by arrival."""
@@ -17,9 +19,12 @@ class Event(msgspec.Struct, array_like=True, gc=False, order=True):
     user: bytes
     value: bytes  # the message as it came
     position: int  # in its topic, see `dataflow.streaming.position`
-    page: int
+    page: int | str  # "": none
     event_type: str
-    plain: bool = True  # fields can be appended before its last byte
+    # PLAIN: fields can be appended before the last byte of `value`; TEXT_USER: the id came as a text, not as a number;
+    # NUMBER_PAGE: a page that is a text here came as a number
+    form: int = PLAIN
+    amount: bytes = b""  # of a purchase, if the event tells it itself: the number's own text
 
 
 class Purchase(msgspec.Struct, array_like=True, gc=False):
@@ -29,7 +34,7 @@ class Purchase(msgspec.Struct, array_like=True, gc=False):
     user: bytes
     value: bytes
     position: int
-    page: int
+    page: int | str | None
     amount: bytes  # the number's own text, which visits will carry
 
     @property

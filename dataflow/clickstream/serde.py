@@ -1,7 +1,7 @@
 """Between Kafka's bytes and the records of the rules: JSON in, JSON out."""
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, TypeVar
+from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
@@ -13,7 +13,8 @@ from dataflow.clickstream.dead_letters import (
     too_large_a_number,
     unreadable,
 )
-from dataflow.clickstream.records import Event, Purchase
+from dataflow.clickstream.interning import Interned
+from dataflow.clickstream.records import PLAIN, Event, Purchase
 from dataflow.clickstream.users import user_json, user_of
 from dataflow.streaming.time import SECOND
 
@@ -45,32 +46,8 @@ class _PurchaseText(msgspec.Struct, gc=False):
     timestamp: float
 
 
-Id = TypeVar("Id")
-Text = TypeVar("Text")
-
-
-class _Interned(dict[Id, Text]):
-    """Texts of recent users or types: made once, hashed once, and shared by all rows that have them.
-
-    Args:
-        make: makes a text.
-        most: this many are remembered.
-    """
-
-    def __init__(self, make: Callable[[Id], Text], most: int) -> None:
-        super().__init__()
-        self._make: Callable[[Id], Text] = make
-        self._most = most
-
-    def __missing__(self, key: Id) -> Text:
-        if len(self) >= self._most:
-            self.clear()
-        text = self[key] = self._make(key)
-        return text
-
-
-_users: _Interned[int, bytes] = _Interned(user_of, 100_000)
-_types: _Interned[str, str] = _Interned(str, 1_000)  # few, and open events are many
+_users: Interned[int, bytes] = Interned(user_of, 100_000)
+_types: Interned[str, str] = Interned(str, 1_000)  # few, and open events are many
 
 _event = msgspec.json.Decoder(_EventText).decode
 _purchase = msgspec.json.Decoder(_PurchaseText).decode
@@ -78,7 +55,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
 
-def decode_event(value: bytes | None, position: int) -> Event:
+def decode_event(value: bytes | None, position: int, message: object = None) -> Event:
     """Decodes the value of a message of `user-events` at a position of its topic. Raises Unreadable."""
     if value is None:
         raise no_value()
@@ -98,11 +75,11 @@ def decode_event(value: bytes | None, position: int) -> Event:
         position,
         text.page_id,
         _types[text.event_type],
-        value[-1] == _CLOSING_BRACE and text.session_id is _UNSET and text.amount is _UNSET,
+        PLAIN if value[-1] == _CLOSING_BRACE and text.session_id is _UNSET and text.amount is _UNSET else 0,
     )
 
 
-def decode_purchase(value: bytes | None, position: int) -> Purchase:
+def decode_purchase(value: bytes | None, position: int, message: object = None) -> Purchase:
     """Decodes the value of a message of `purchases` at a position of its topic. Raises Unreadable."""
     if value is None:
         raise no_value()
@@ -125,7 +102,7 @@ def decode_purchase(value: bytes | None, position: int) -> Purchase:
 def encode_visits(events: Iterable[Event], session_id: bytes, amount: bytes) -> list[bytes]:
     """Each event's own text, with `session_id` and `amount` appended."""
     more = b',"session_id":"%b","amount":%b}' % (session_id, amount)
-    return [(event.value if event.plain else _without_added_fields(event.value))[:-1] + more for event in events]
+    return [(event.value if event.form & PLAIN else _without_added_fields(event.value))[:-1] + more for event in events]
 
 
 def encode_suspicious(session_id: bytes, user: bytes, suspicion: int) -> bytes:

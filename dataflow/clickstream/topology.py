@@ -9,7 +9,7 @@ Sources and sinks are arguments: Kafka's in production, Bytewax's testing ones i
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import bytewax.operators as op
@@ -19,10 +19,10 @@ from bytewax.operators import KeyedStream, Stream
 from bytewax.outputs import Sink
 
 from dataflow.clickstream.attribution import AMOUNTS
+from dataflow.clickstream.inputs import InputTopic, InputTopics, default_inputs
 from dataflow.clickstream.outputs import LATE, NO_EVENT, OTHER_ROW, OUTPUTS, Feed, Keyed, rejecter
 from dataflow.clickstream.records import Event, Purchase
 from dataflow.clickstream.rules import Rules
-from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.clickstream.session_references import EventRestorer, ReferenceSerializer
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, accumulate, finalize, merge
 from dataflow.streaming.alignment import SourceAlignment
@@ -35,7 +35,6 @@ from dataflow.streaming.operators import (
     session_window,
     track_watermark,
 )
-from dataflow.streaming.partition_reader import Decode
 from dataflow.streaming.session_windows import Session
 from dataflow.streaming.sharding import sharder
 from dataflow.streaming.state import JobFingerprint
@@ -45,21 +44,27 @@ FLOW = "visits"  # the name of the dataflow, which begins the ids of its steps
 
 @dataclass(frozen=True)
 class Inputs:
-    """Makes the two sources, each given what decodes its messages. They emit `PolledBatch`es.
+    """Makes the sources, one a topic. They emit `PolledBatch`es.
 
     Args:
-        events: makes the source of events.
-        purchases: makes the source of purchase rows.
-        event_restorer: makes what fetches events again by position; with it, snapshots hold positions, not events.
-        events_topic: name of the events' topic.
-        purchases_topic: name of the purchase rows' topic.
+        source: makes the source of a topic.
+        event_restorer: fetches events again by position; with it, snapshots hold positions, not events.
+        topics: those that are read.
     """
 
-    events: Callable[[Decode], Source[PolledBatch]]
-    purchases: Callable[[Decode], Source[PolledBatch]]
-    event_restorer: Callable[[Decode], EventRestorer] | None = None
-    events_topic: str = "user-events"
-    purchases_topic: str = "purchases"
+    source: Callable[[InputTopic], Source[PolledBatch]]
+    event_restorer: EventRestorer | None = None
+    topics: InputTopics = field(default_factory=default_inputs)
+
+    def read(self, flow: Dataflow) -> Stream[PolledBatch]:
+        """Adds the sources to a dataflow."""
+        streams = []
+        for kind, has_kind in ("events", True), ("purchases", False):
+            of_kind = [topic for topic in self.topics if topic.has_events == has_kind]
+            for number, topic in enumerate(of_kind):
+                step = f"read_{kind}_{number}" if number else f"read_{kind}"
+                streams.append(op.input(step, flow, self.source(topic)))
+        return op.merge("merge", *streams)
 
 
 class Observer(Protocol):
@@ -104,15 +109,13 @@ def build(
     )
     live_state = observer.live_state if observer is not None else None
     serializer: StateSerializer = (
-        ReferenceSerializer(inputs.event_restorer(decode_event))
+        ReferenceSerializer(inputs.event_restorer)
         if inputs.event_restorer is not None
         else IdentitySerializer(SessionAccumulator)
     )
     # ids of stateful steps are keys in the recovery store: a job resumes only where they stay as they are
     flow = Dataflow(FLOW)
-    events = op.input("read_events", flow, inputs.events(decode_event))
-    purchases = op.input("read_purchases", flow, inputs.purchases(decode_purchase))
-    polled = op.merge("merge", events, purchases)
+    polled = inputs.read(flow)
     batches = op.flat_map("shard", polled, sharder(rules.shards))
     on_time = track_watermark("clock", batches, rules.lateness, fingerprint, alignment, hooks, live_state)
     joined = interval_join(
@@ -133,7 +136,7 @@ def build(
     )
     closed = op.map_value("finish", sessions, finalizer(rules))
 
-    reject = rejecter(inputs.events_topic, inputs.purchases_topic)
+    reject = rejecter(inputs.topics)
     late_in_partition = op.flat_map("take_late", polled, lambda batch: batch.late)
     late_in_shard = op.flat_map("take_overtaken", on_time, lambda keyed: keyed[1].late)
     late = op.branch(

@@ -28,7 +28,7 @@ class EventMark(msgspec.Struct):
 
     time: float | None
     type: str
-    page: int
+    page: int | str
     at: str  # "partition/offset"
     late: bool
 
@@ -38,7 +38,7 @@ class PurchaseMark(msgspec.Struct):
 
     time: float | None
     amount: str
-    page: int
+    page: int | str | None
     at: str
     fate: str
 

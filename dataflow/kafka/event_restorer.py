@@ -4,7 +4,7 @@ A resumed process announces all positions before it needs the first event, so ea
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
@@ -14,24 +14,23 @@ from dataflow.kafka.client import Connection, while_waiting
 from dataflow.kafka.offsets import PartitionId, source_name
 from dataflow.kafka.range_reader import range_consumer, ranges_of, read_ranges
 from dataflow.streaming.errors import START_OVER, UserError
-from dataflow.streaming.partition_reader import Decode
-from dataflow.streaming.position import PARTITION_LIMIT
+from dataflow.streaming.partition_reader import TopicDecoder
+from dataflow.streaming.position import PARTITION_LIMIT, Place, pack, topic_number, unpack
 
 
 class KafkaEventRestorer:
-    """Fetches events of one topic; all shards of a process share one.
+    """Fetches events; all shards of a process share one.
 
     Args:
         connection: to the cluster.
-        topic: where the events are.
-        decode: makes events of messages.
+        topics: names of the topics that hold events, and how their messages become rows.
         group: name under which the consumer reads.
     """
 
-    def __init__(self, connection: Connection, topic: str, decode: Decode, group: str) -> None:
+    def __init__(self, connection: Connection, topics: Mapping[str, TopicDecoder], group: str) -> None:
         self._connection = connection
-        self._topic = topic
-        self._decode = decode
+        self._topics = topics
+        self._names = {decoder.number: name for name, decoder in topics.items()}
         self._group = group
         self._announced: list[int] = []
         self._events: dict[int, Any] = {}
@@ -51,10 +50,12 @@ class KafkaEventRestorer:
             return self._events.pop(position)
 
     def _read(self, positions: list[int]) -> None:
-        offsets: dict[PartitionId, list[int]] = {}
+        offsets: dict[PartitionId, set[int]] = {}
         for position in positions:
-            offset, partition = divmod(position, PARTITION_LIMIT)
-            offsets.setdefault((self._topic, partition), []).append(offset)
+            topic = self._names[topic_number(position)]
+            place = unpack(position, self._topics[topic].parts is not None)
+            offsets.setdefault((topic, place.partition), set()).add(place.offset)
+        wanted = set(positions)
         for message in read_ranges(
             partial(range_consumer, self._connection, self._group, skip_missing=False),
             {partition_id: ranges_of(of_partition) for partition_id, of_partition in offsets.items()},
@@ -62,8 +63,12 @@ class KafkaEventRestorer:
             on_error=_raise_if_forbidden,
             while_waiting=while_waiting,
         ):
-            position = message.offset() * PARTITION_LIMIT + message.partition()
-            self._events[position] = self._decode(message.value(), position)
+            decoder = self._topics[message.topic()]
+            first = pack(Place(decoder.number, message.partition(), 0))
+            for part in decoder.parts(message) if decoder.parts is not None else (message,):
+                position = first + part.offset() * PARTITION_LIMIT
+                if position in wanted:
+                    self._events[position] = decoder.decode(part.value(), position, part)
 
 
 def _raise_missing(partition_id: PartitionId, offset: int) -> NoReturn:

@@ -30,7 +30,7 @@ from dataflow.streaming import worker_threads
 from dataflow.streaming.alignment import AlignedSource, SourceAlignment
 from dataflow.streaming.batches import PolledBatch
 from dataflow.streaming.errors import START_OVER, UserError, inside_engine
-from dataflow.streaming.partition_reader import Decode, PartitionReader
+from dataflow.streaming.partition_reader import PartitionReader, TopicDecoder
 from dataflow.streaming.state import JobFingerprint, StateCodec
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND, Time
 from dataflow.streaming.watermark import SourceProgress
@@ -178,13 +178,13 @@ class KafkaSource(FixedPartitionedSource[PolledBatch, bytes]):
 
     Args:
         topic: its name.
-        decode: makes rows of messages.
+        decoder: makes rows of messages.
         context: shared by all sources of the process.
     """
 
-    def __init__(self, topic: str, decode: Decode, context: SourceContext) -> None:
+    def __init__(self, topic: str, decoder: TopicDecoder, context: SourceContext) -> None:
         self._topic = topic
-        self._decode = decode
+        self._decoder = decoder
         self._context = context
         self._codec: StateCodec[dict[int, SourceState]] = StateCodec(dict[int, SourceState], context.fingerprint)
 
@@ -200,7 +200,7 @@ class KafkaSource(FixedPartitionedSource[PolledBatch, bytes]):
         states = self._codec.unpack(resume_state) if resume_state is not None else {}
         size = metrics.StateSize(step_id)
         return _Split(
-            self._topic, int(for_part.rpartition(" ")[2]), states, self._decode, self._context, self._codec, size
+            self._topic, int(for_part.rpartition(" ")[2]), states, self._decoder, self._context, self._codec, size
         )
 
 
@@ -244,14 +244,14 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
         topic: str,
         split: int,
         states: dict[int, SourceState],
-        decode: Decode,
+        decoder: TopicDecoder,
         context: SourceContext,
         codec: StateCodec[dict[int, SourceState]],
         size: metrics.StateSize,
     ) -> None:
         self._topic = topic
         self._split = split
-        self._decode = decode
+        self._decoder = decoder
         self._context = context
         self._codec = codec
         self._size = size
@@ -307,7 +307,9 @@ class _Split(StatefulSourcePartition[PolledBatch, bytes]):
 
     def _open(self, number: int, state: SourceState) -> None:
         consumer = self._context.open_consumer((self._topic, number))
-        self._partitions[number] = _PartitionSource((self._topic, number), consumer, state, self._decode, self._context)
+        self._partitions[number] = _PartitionSource(
+            (self._topic, number), consumer, state, self._decoder, self._context
+        )
 
 
 class _PartitionSource:
@@ -318,14 +320,14 @@ class _PartitionSource:
         partition_id: PartitionId,
         consumer: PartitionConsumer,
         state: SourceState,
-        decode: Decode,
+        decoder: TopicDecoder,
         context: SourceContext,
     ) -> None:
         self._partition_id = partition_id
         self._source = source_name(*partition_id)
         self._consumer = consumer
         self._context = context
-        self._reader = PartitionReader(self._source, decode, context.lateness, state.max_timestamp)
+        self._reader = PartitionReader(self._source, decoder, context.lateness, state.max_timestamp)
         self._alignment = AlignedSource(context.alignment)
         self._counters = metrics.InputCounters(partition_id[0])
         self._stall_detector = StallDetector(self._source)

@@ -205,14 +205,11 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         partitioner = PARTITIONERS[settings.partitioner]
         return KafkaSink(topic, written_to[topic], partitioner, delivery, codec, replay_is_over)
 
+    topics = settings.input_topics
     inputs = Inputs(
-        events=lambda decode: KafkaSource(settings.topic_user_events, decode, context),
-        purchases=lambda decode: KafkaSource(settings.topic_purchases, decode, context),
-        event_restorer=lambda decode: KafkaEventRestorer(
-            connection, settings.topic_user_events, decode, settings.group
-        ),
-        events_topic=settings.topic_user_events,
-        purchases_topic=settings.topic_purchases,
+        source=lambda topic: KafkaSource(topic.name, topic.decoder, context),
+        event_restorer=KafkaEventRestorer(connection, topics.decoders_of_events(), settings.group),
+        topics=topics,
     )
     sinks = {spec.name: sink(settings.topic(spec)) for spec in OUTPUTS}
     return build(inputs, sinks, rules, alignment, fingerprint, metrics.hooks(), probe)

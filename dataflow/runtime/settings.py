@@ -5,13 +5,18 @@ The engine keeps its own names (``BYTEWAX_*``); docs/settings.md lists all of ou
 
 import difflib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, create_model, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dataflow.clickstream.inputs import EVENTS, PURCHASES, InputTopics, default_inputs, mapped_inputs
+from dataflow.clickstream.mapping import spec as mapping_file
+from dataflow.clickstream.mapping.spec import Mapping
 from dataflow.clickstream.outputs import OUTPUTS, OutputSpec
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.suspicion import SUSPICION_RULES
@@ -94,6 +99,10 @@ class Settings(BaseSettings):
         min_length=1,
         description="address that the live page listens on; `0.0.0.0`: every interface, without a password",
     )
+    mapping: str = Field(
+        "",
+        description="file that says where the fields of your messages are, or the name of a preset; see docs/mapping.md",
+    )
     topic_user_events: TopicName = Field("user-events", description="input: clicks")
     topic_purchases: TopicName = Field("purchases", description="input: amounts")
     kafka_file: Path | None = Field(
@@ -109,9 +118,25 @@ class Settings(BaseSettings):
             """The settings of registered rules and outputs, see below."""
 
     @property
-    def inputs(self) -> tuple[str, str]:
+    def mapping_file(self) -> Mapping | None:
+        """The mapping; None: the default shape."""
+        return self._mapped()[0]
+
+    @property
+    def input_topics(self) -> InputTopics:
+        """The topics that are read, and how their messages become rows."""
+        return self._mapped()[1]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
         """Names of the topics that are read."""
-        return self.topic_user_events, self.topic_purchases
+        return self.input_topics.names
+
+    def _mapped(self) -> tuple[Mapping | None, InputTopics]:
+        given = self.model_fields_set
+        events = self.topic_user_events if "topic_user_events" in given else ""
+        purchases = self.topic_purchases if "topic_purchases" in given else ""
+        return _mapped(self.mapping, events, purchases)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -172,7 +197,7 @@ class Settings(BaseSettings):
         cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         ordered = sources["init_settings"], sources["env_settings"], sources["dotenv_settings"]
-        return *ordered[:1], _KafkaProperties(settings_cls), *ordered[1:]
+        return *ordered[:1], _KafkaProperties(settings_cls), *ordered[1:], _MappingRules(settings_cls)
 
 
 if not TYPE_CHECKING:  # each registered suspicion rule and output brings a setting
@@ -189,6 +214,31 @@ if not TYPE_CHECKING:  # each registered suspicion rule and output brings a sett
         },
         **{f"topic_{spec.setting}": (TopicName, Field(spec.name, description=spec.description)) for spec in OUTPUTS},
     )
+
+
+@lru_cache
+def _mapped(name: str, events: str, purchases: str) -> tuple[Mapping | None, InputTopics]:
+    """A mapping and its topics; names of topics that are given win over those in the file."""
+    if not name:
+        return None, default_inputs(events or EVENTS, purchases or PURCHASES)
+    mapping = mapping_file.load(name)
+    if events:
+        mapping = msgspec.structs.replace(mapping, events=msgspec.structs.replace(mapping.events, topics=events))
+    if purchases and mapping.purchases is not None:
+        renamed = msgspec.structs.replace(mapping.purchases, topics=purchases)
+        mapping = msgspec.structs.replace(mapping, purchases=renamed)
+    return mapping, mapped_inputs(mapping)
+
+
+class _MappingRules(PydanticBaseSettingsSource):
+    """The numbers of the rules that a mapping holds; the environment wins."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False  # several fields, read in __call__
+
+    def __call__(self) -> dict[str, Any]:
+        name = self.current_state.get("mapping")
+        return dict(mapping_file.load(name).rules) if name else {}
 
 
 class _KafkaProperties(PydanticBaseSettingsSource):

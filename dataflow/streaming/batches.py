@@ -23,6 +23,7 @@ class RejectedRecord(msgspec.Struct, array_like=True, gc=False):
     source: str  # "topic/partition"
     offset: int
     kind: str = ""  # category of an unreadable record, one of few: a label of metrics
+    part: int | None = None  # of a message that holds several records
 
 
 class PolledBatch(msgspec.Struct):
@@ -32,6 +33,7 @@ class PolledBatch(msgspec.Struct):
     time: SourceProgress
     late: list[Any]
     unreadable: list[RejectedRecord]
+    ignored: int = 0  # messages that are not meant to be read
 
 
 # types of rows that msgspec restores exactly as they were; a module that defines such rows adds them here

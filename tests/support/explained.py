@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.runtime.settings import Settings
-from dataflow.streaming.partition_reader import Unreadable
+from dataflow.streaming.partition_reader import TopicDecoder, Unreadable
 from dataflow.tools.explain.collect import ObservedPartition
 from dataflow.tools.explain.report import Report, build_report
 from dataflow.tools.reference import Record
@@ -27,7 +27,7 @@ def explained(
     partitions = []
     for source, records in logs.items():
         decode = decode_event if source.startswith("user-events") else decode_purchase
-        partition = ObservedPartition(source, decode, rules.lateness, as_of, b"%d" % user)
+        partition = ObservedPartition(source, TopicDecoder(decode), rules.lateness, as_of, b"%d" % user)
         for record in records:
             partition.read(Message(record))
         partitions.append(partition)

@@ -24,7 +24,7 @@ from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.clickstream.topology import Inputs, build
 from dataflow.dashboard.probe import DashboardProbe
 from dataflow.streaming.batches import PolledBatch
-from dataflow.streaming.partition_reader import PartitionReader
+from dataflow.streaming.partition_reader import PartitionReader, TopicDecoder
 from dataflow.streaming.position import PARTITION_LIMIT
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND, Time
 from dataflow.streaming.watermark import SourceProgress
@@ -117,7 +117,7 @@ class Partitions:
 
     def _reader(self, source: str, mark: Time) -> PartitionReader:
         decode = decode_purchase if source.startswith("purchases/") else decode_event
-        return PartitionReader(source, decode, self._lateness, mark)
+        return PartitionReader(source, TopicDecoder(decode), self._lateness, mark)
 
     def poll(
         self, source: str, count: int, now: int = LONG_AFTER, caught_up_at: int | None = None, end: bool = False
@@ -275,9 +275,12 @@ def bytewax_flow(
     first = ("user-events/", "purchases/") if one_by_one else ("user-events/",)
     second = () if one_by_one else ("purchases/",)
     inputs = Inputs(
-        events=lambda decode: TestingSource(_Polls(logs, plan, rules, first, stops, crashes)),
-        purchases=lambda decode: TestingSource(_Polls(logs, plan, rules, second, (), ())),
-        event_restorer=lambda decode: MemoryFetcher(logs),
+        lambda topic: TestingSource(
+            _Polls(logs, plan, rules, first, stops, crashes)
+            if topic.has_events
+            else _Polls(logs, plan, rules, second, (), ())
+        ),
+        MemoryFetcher(logs),
     )
     return build(inputs, written.sinks, rules, observer=probe)
 
@@ -363,7 +366,7 @@ def _engine(rules: Rules, probe: DashboardProbe | None) -> tuple[Engine, Written
     written = Written()
     nothing = TestingSource([])
     fetcher = MemoryFetcher({})
-    inputs = Inputs(lambda decode: nothing, lambda decode: nothing, lambda decode: fetcher)
+    inputs = Inputs(lambda topic: nothing, fetcher)
     return Engine(build(inputs, written.sinks, rules, observer=probe)), written, fetcher
 
 

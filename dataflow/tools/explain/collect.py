@@ -10,7 +10,7 @@ from typing import Protocol
 from dataflow.clickstream.records import Event, InputRecord, Purchase
 from dataflow.streaming import partition_reader
 from dataflow.streaming.batches import PolledBatch, RejectedRecord
-from dataflow.streaming.partition_reader import Decode, PartitionReader, Unreadable
+from dataflow.streaming.partition_reader import Ignored, PartitionReader, TopicDecoder, Unreadable
 from dataflow.streaming.position import PARTITION_LIMIT
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 from dataflow.streaming.watermark import SourceProgress
@@ -80,19 +80,19 @@ class ObservedPartition:
 
     Args:
         source: "topic/partition".
-        decode: decodes the topic's messages.
+        decoder: decodes the topic's messages.
         lateness: allowed lateness, in microseconds.
         now: the wall clock, in microseconds.
         user: the user whose rows are collected; None: no rows are.
     """
 
-    def __init__(self, source: str, decode: Decode, lateness: int, now: int, user: bytes | None = None) -> None:
+    def __init__(self, source: str, decoder: TopicDecoder, lateness: int, now: int, user: bytes | None = None) -> None:
         self.source = source
         self.max_timestamp = MaxTimestampAt()
         self.rows: list[ObservedRow] = []
         self.dead: list[ObservedDeadLetter] = []
-        self._reader = PartitionReader(source, decode, lateness)
-        self._decode = decode
+        self._reader = PartitionReader(source, decoder, lateness)
+        self._decode = decoder.decode
         self._progress = SourceProgress(source, MIN_TIME, now, None, ())
         self._user = user
 
@@ -117,15 +117,15 @@ class ObservedPartition:
                     ObservedRow(row, self.source, message.offset(), stored(message), before, late, redriven)
                 )
         for rejected in batch.unreadable:
-            if self._is_of_user(rejected):
+            if self._is_of_user(rejected, message):
                 self.dead.append(ObservedDeadLetter(rejected, stored(message)))
 
-    def _is_of_user(self, rejected: RejectedRecord) -> bool:
+    def _is_of_user(self, rejected: RejectedRecord, message: Message) -> bool:
         if rejected.key is not None:
             return rejected.key == self._user
         try:  # it may be readable, but too far ahead of the clock
-            return bool(self._decode(rejected.value, rejected.offset * PARTITION_LIMIT).user == self._user)
-        except Unreadable:
+            return bool(self._decode(rejected.value, rejected.offset * PARTITION_LIMIT, message).user == self._user)
+        except (Unreadable, Ignored):
             return False
 
 

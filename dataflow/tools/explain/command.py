@@ -11,7 +11,6 @@ import msgspec
 from rich.console import Console
 
 from dataflow.clickstream.rules import Rules
-from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.clickstream.sessions import session_id
 from dataflow.clickstream.users import parse_user
 from dataflow.kafka.offsets import PartitionId, source_name
@@ -173,8 +172,8 @@ class _Explainer:
         return build_report(b"", [partition], self.rules, self.settings, self._as_of), self.find(None, [dead])
 
     def _partition(self, partition_id: PartitionId, user: bytes | None = None) -> ObservedPartition:
-        decode = decode_event if partition_id[0] == self.settings.topic_user_events else decode_purchase
-        return ObservedPartition(source_name(*partition_id), decode, self.rules.lateness, self._as_of, user)
+        decoder = self.settings.input_topics.decoder_of(partition_id[0])
+        return ObservedPartition(source_name(*partition_id), decoder, self.rules.lateness, self._as_of, user)
 
     def _ranges_of(self, topics: Sequence[str]) -> dict[PartitionId, OffsetRange]:
         return {partition_id: range_ for partition_id, range_ in self._ranges.items() if partition_id[0] in topics}

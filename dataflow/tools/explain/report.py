@@ -331,7 +331,7 @@ def _rejected(
     dead: Iterable[ObservedDeadLetter] = (),
     unmatched: Iterable[UnmatchedRow] = (),
 ) -> OutputRows:
-    reject = rejecter(*settings.inputs)
+    reject = rejecter(settings.input_topics)
     late = list(late)
     late_purchases = [reject(observed.row, LATE) for observed in late if type(observed.row) is not Event]
     return _encoded(

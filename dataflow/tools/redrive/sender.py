@@ -12,7 +12,6 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.kafka.client import Connection
 from dataflow.kafka.lease import Lease
 from dataflow.kafka.messages import Message
@@ -79,7 +78,7 @@ class InputTopics:
         self._partitions = {
             partition_id: ObservedPartition(
                 source_name(*partition_id),
-                decode_event if partition_id[0] == settings.topic_user_events else decode_purchase,
+                settings.input_topics.decoder_of(partition_id[0]),
                 lateness,
                 now,
             )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dataflow.clickstream.inputs import default_inputs
 from dataflow.clickstream.outputs import NO_EVENT, OTHER_ROW, OUTPUTS, rejected, rejecter, suspicious_visits, visits
 from dataflow.clickstream.records import Event, Purchase
 from dataflow.clickstream.sessions import ClosedSession
@@ -36,7 +37,7 @@ def test_a_rejected_record_is_routed_by_its_key_or_else_by_its_origin(key, route
 
 
 def test_a_rejected_row_has_the_topic_of_its_kind_and_its_position():
-    reject = rejecter("clicks", "paid")
+    reject = rejecter(default_inputs("clicks", "paid"))
     paid = Purchase(5, b"7", b"{}", position(2, 9), 1, b"9.5")
     assert reject(EVENT, NO_EVENT) == RejectedRecord(b"7", EVENT.value, NO_EVENT, "clicks/3", 41)
     assert reject(paid, OTHER_ROW) == RejectedRecord(b"7", b"{}", OTHER_ROW, "paid/2", 9)

@@ -7,6 +7,7 @@ from support.consumed import TOPIC, MemoryConsumer, end_of_partition, event, row
 from dataflow.kafka import event_restorer as module
 from dataflow.kafka.event_restorer import KafkaEventRestorer
 from dataflow.streaming.errors import UserError
+from dataflow.streaming.partition_reader import TopicDecoder
 from dataflow.streaming.position import position
 
 
@@ -23,7 +24,7 @@ def fetcher(monkeypatch):
             return opened[-1]
 
         monkeypatch.setattr(module, "range_consumer", range_consumer)
-        return KafkaEventRestorer(None, TOPIC, lambda value, at: (value, at), "group"), opened
+        return KafkaEventRestorer(None, {TOPIC: TopicDecoder(lambda value, at, message: (value, at))}, "group"), opened
 
     return fetch_from
 

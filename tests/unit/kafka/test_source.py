@@ -15,6 +15,7 @@ from dataflow.kafka.source import KafkaSource, SourceContext, SourceState
 from dataflow.observability import lifecycle
 from dataflow.streaming.alignment import MAX_DRIFT, MAX_ROWS_AHEAD, SourceAlignment
 from dataflow.streaming.errors import UserError
+from dataflow.streaming.partition_reader import TopicDecoder
 from dataflow.streaming.position import position
 from dataflow.streaming.state import JobFingerprint, StateCodec
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND
@@ -25,7 +26,7 @@ NOON = 1_700_000_000 * SECOND
 LATENESS = 5 * SECOND
 
 
-def decode(value: bytes | None, at: int) -> SimpleNamespace:
+def decode(value: bytes | None, at: int, message: object) -> SimpleNamespace:
     """A row's value is its time in seconds after noon."""
     return SimpleNamespace(time=NOON + int(value or b"0") * SECOND, position=at)
 
@@ -146,7 +147,7 @@ class World:
             on_start=self.on_start,
             clock=SimpleNamespace(now=lambda: self.now, wall=lambda: self.now),
         )
-        source = KafkaSource(TOPIC, decode, context)
+        source = KafkaSource(TOPIC, TopicDecoder(decode), context)
         return source.build_part(STEP, source.list_parts()[split], snapshot)
 
     def poll(self, split, *messages: Message):

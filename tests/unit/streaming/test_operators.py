@@ -27,7 +27,7 @@ class Recorder:
             on_sessions=lambda *heard: self.sessions.append(heard),
             on_snapshot=lambda *heard: self.snapshots.append(heard),
         )
-        inputs = Inputs(lambda decode: nothing, lambda decode: nothing)
+        inputs = Inputs(lambda topic: nothing)
         self.partitions = Partitions(logs, rules.lateness)
         self.engine = Engine(build(inputs, Written().sinks, rules, hooks=hooks))
 

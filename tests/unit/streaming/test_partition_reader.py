@@ -4,7 +4,7 @@ import pytest
 from support.logs import EVENTS, PURCHASES, Message, event, log, purchase, stored, wall
 
 from dataflow.clickstream.serde import decode_event, decode_purchase
-from dataflow.streaming.partition_reader import PartitionReader
+from dataflow.streaming.partition_reader import PartitionReader, TopicDecoder
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND
 from dataflow.streaming.watermark import SourceProgress
 
@@ -13,7 +13,7 @@ AHEAD = "timestamp is more than 60 s ahead of the clock"
 
 
 def reader(max_timestamp=MIN_TIME) -> PartitionReader:
-    return PartitionReader(EVENTS, decode_event, LATENESS, max_timestamp)
+    return PartitionReader(EVENTS, TopicDecoder(decode_event), LATENESS, max_timestamp)
 
 
 def read(reader: PartitionReader, *messages, now: float = 0):
@@ -121,7 +121,7 @@ def test_an_unreadable_message_has_its_key_value_and_origin():
 
 
 def test_purchases_are_read_by_the_same_rules():
-    one = PartitionReader(PURCHASES, decode_purchase, LATENESS)
+    one = PartitionReader(PURCHASES, TopicDecoder(decode_purchase), LATENESS)
     poll = one.read(
         map(Message, log(purchase(0, 1), purchase(-5, 2), purchase(-6, 3), event(0))),
         SourceProgress(PURCHASES, MIN_TIME, wall(0), None, ()),
