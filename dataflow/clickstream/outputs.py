@@ -12,6 +12,7 @@ from typing import Any
 
 from dataflow.clickstream.inputs import InputTopics
 from dataflow.clickstream.records import InputRecord
+from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import encode_suspicious, encode_visits
 from dataflow.clickstream.sessions import ClosedSession
 from dataflow.streaming.batches import OutgoingRecords, RejectedRecord
@@ -41,14 +42,14 @@ class OutputSpec:
         name: of the output, and of its topic unless a setting says otherwise.
         description: what the table of settings says.
         feed: the stream that it is made of.
-        encode: makes of one element of that stream the keyed records to write: key, values and headers.
+        encode: makes of one element of that stream, by the rules, the keyed records to write: key, values and headers.
         step: what its steps are called, if not after the name. Ids of steps are keys in the recovery store.
     """
 
     name: str
     description: str
     feed: Feed
-    encode: Callable[[Any], Iterator[Keyed]]
+    encode: Callable[[Any, Rules], Iterator[Keyed]]
     step: str = ""
 
     @property
@@ -61,22 +62,23 @@ class OutputSpec:
         return self.step or self.setting
 
 
-def visits(keyed: tuple[str, list[ClosedSession]]) -> Iterator[Keyed]:
+def visits(keyed: tuple[str, list[ClosedSession]], rules: Rules) -> Iterator[Keyed]:
     """The rows of `visits`: every event of a session, in order of time."""
     for session in keyed[1]:
-        rows: list[bytes | None] = encode_visits(session.events, session.identity, session.amount)  # type: ignore[assignment]
+        rows: list[bytes | None] = []
+        rows += encode_visits(session.events, session.identity, session.amount, rules.added)
         yield session.user.decode(), OutgoingRecords(session.user, rows)
 
 
-def suspicious_visits(keyed: tuple[str, list[ClosedSession]]) -> Iterator[Keyed]:
+def suspicious_visits(keyed: tuple[str, list[ClosedSession]], rules: Rules) -> Iterator[Keyed]:
     """The rows of `suspicious-visits`: one a session that is suspicious."""
     for session in keyed[1]:
         if session.suspicion is not None:
-            row = encode_suspicious(session.identity, session.user, session.suspicion)
+            row = encode_suspicious(session.identity, session.user_json, session.suspicion)
             yield session.user.decode(), OutgoingRecords(session.user, [row])
 
 
-def rejected(record: RejectedRecord) -> Iterator[Keyed]:
+def rejected(record: RejectedRecord, rules: Rules) -> Iterator[Keyed]:
     """A record as it came, with headers that say why it was rejected and where it was."""
     topic, _, partition = record.source.rpartition("/")
     headers = [

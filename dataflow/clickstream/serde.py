@@ -1,7 +1,7 @@
 """Between Kafka's bytes and the records of the rules: JSON in, JSON out."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,7 @@ from dataflow.clickstream.dead_letters import (
 )
 from dataflow.clickstream.interning import Interned
 from dataflow.clickstream.records import PLAIN, Event, Purchase
-from dataflow.clickstream.users import user_json, user_of
+from dataflow.clickstream.users import user_of
 from dataflow.streaming.time import SECOND
 
 # years 1 to 9999 in seconds: a timestamp in milliseconds lies outside
@@ -99,25 +99,43 @@ def decode_purchase(value: bytes | None, position: int, message: object = None) 
     return Purchase(round(text.timestamp * _SECOND), _users[text.user_id], value, position, text.page_id, amount)
 
 
-def encode_visits(events: Iterable[Event], session_id: bytes, amount: bytes) -> list[bytes]:
-    """Each event's own text, with `session_id` and `amount` appended."""
-    more = b',"session_id":"%b","amount":%b}' % (session_id, amount)
-    return [(event.value if event.form & PLAIN else _without_added_fields(event.value))[:-1] + more for event in events]
+class AddedFields(NamedTuple):
+    """Names of the fields that visits get."""
+
+    session_id: str = "session_id"
+    amount: str = "amount"
+
+
+ADDED = AddedFields()
+
+
+def encode_visits(events: Iterable[Event], session_id: bytes, amount: bytes, added: AddedFields = ADDED) -> list[bytes]:
+    """Each event's own text, with two fields appended: the session's id and amount."""
+    more = b',%b:"%b",%b:%b}' % (_encode(added.session_id), session_id, _encode(added.amount), amount)
+    return [
+        (event.value if event.form & PLAIN else _with_own_fields_renamed(event.value, added))[:-1] + more
+        for event in events
+    ]
 
 
 def encode_suspicious(session_id: bytes, user: bytes, suspicion: int) -> bytes:
-    """A row of ``suspicious-visits``."""
-    return b'{"session_id":"%b","user_id":%b,"type":%d}' % (session_id, user_json(user), suspicion)
+    """A row of ``suspicious-visits``; `user` is the id as JSON."""
+    return b'{"session_id":"%b","user_id":%b,"type":%d}' % (session_id, user, suspicion)
 
 
-def _without_added_fields(value: bytes) -> bytes:
-    """The event's text without trailing whitespace and without `session_id` and `amount` of its own; the rest is unchanged.
+def _with_own_fields_renamed(value: bytes, added: AddedFields) -> bytes:
+    """The event's text without trailing whitespace, and with fields of its own that visits would have twice renamed.
 
-    The visit would have these two fields twice otherwise.
+    `session_id` becomes `original_session_id`; if there is such a field too, `original_original_session_id`.
     """
     value = value.rstrip()
     fields = _fields(value)
-    if "session_id" not in fields and "amount" not in fields:
+    if not any(name in fields for name in added):
         return value
-    kept = (_encode(name) + b":" + bytes(text) for name, text in fields.items() if name not in ("session_id", "amount"))
-    return b"{" + b",".join(kept) + b"}"
+    parts = []
+    for name, text in fields.items():
+        if name in added:
+            while name in added or name in fields:
+                name = f"original_{name}"
+        parts.append(_encode(name) + b":" + bytes(text))
+    return b"{" + b",".join(parts) + b"}"

@@ -4,8 +4,10 @@ from hashlib import blake2b
 
 import msgspec
 
-from dataflow.clickstream.records import Event, Match
-from dataflow.clickstream.suspicion import DEFAULT_THRESHOLDS, Thresholds, suspicion_of
+from dataflow.clickstream.records import TEXT_USER, Event, Match
+from dataflow.clickstream.rules import Rules
+from dataflow.clickstream.suspicion import suspicion_of
+from dataflow.clickstream.users import user_json
 from dataflow.streaming.session_windows import Session
 
 NO_AMOUNT = b"0"
@@ -59,8 +61,13 @@ class ClosedSession(msgspec.Struct):
     amount: bytes
     suspicion: int | None  # type of the suspicion rule that holds, see `dataflow.clickstream.suspicion`
 
+    @property
+    def user_json(self) -> bytes:
+        """The user's id as JSON, as it came in the session's first event."""
+        return user_json(self.user, self.events[0].form & TEXT_USER != 0)
 
-def finalize(session: Session[SessionAccumulator], thresholds: Thresholds = DEFAULT_THRESHOLDS) -> ClosedSession:
+
+def finalize(session: Session[SessionAccumulator], rules: Rules = Rules()) -> ClosedSession:
     """Makes the result of a session that has closed."""
     events = session.fold.events
     events.sort()
@@ -69,5 +76,5 @@ def finalize(session: Session[SessionAccumulator], thresholds: Thresholds = DEFA
         session_id(session.user, session.start),
         events,
         session.fold.amount,
-        suspicion_of(events, thresholds),
+        suspicion_of(events, rules.thresholds, rules.kinds),
     )

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from dataflow.clickstream.kinds import DEFAULT_KINDS, Kinds
 from dataflow.clickstream.records import Event
-
-PAGE_VIEW = "page-view"  # the event_type that counts as a page view
 
 
 @dataclass(frozen=True)
@@ -39,37 +38,38 @@ class SuspicionRule:
         type: what the row in `suspicious-visits` carries; never reused for another rule.
         label: what people read on the live page and in the demo.
         threshold: the rule's number.
-        test: whether a session's events, in order of time, are suspicious, given the threshold.
+        test: whether a session's events, in order of time, are suspicious, given the threshold and the names of kinds.
         explain: why they are, as a sentence without its full stop, for `explain`.
     """
 
     type: int
     label: str
     threshold: Threshold
-    test: Callable[[Sequence[Event], int], bool]
-    explain: Callable[[Sequence[Event], int], str]
+    test: Callable[[Sequence[Event], int, Kinds], bool]
+    explain: Callable[[Sequence[Event], int, Kinds], str]
 
 
-def _too_many_events(events: Sequence[Event], most: int) -> bool:
+def _too_many_events(events: Sequence[Event], most: int, kinds: Kinds) -> bool:
     return len(events) > most
 
 
-def _explain_too_many_events(events: Sequence[Event], most: int) -> str:
+def _explain_too_many_events(events: Sequence[Event], most: int, kinds: Kinds) -> str:
     return f"{len(events)} events are more than {most}"
 
 
-def _too_few_page_views(events: Sequence[Event], fewest: int) -> bool:
-    missing = fewest
+def _too_few_page_views(events: Sequence[Event], fewest: int, kinds: Kinds) -> bool:
+    missing, page_views = fewest, kinds.page_views
     for event in events:
         if missing <= 0:
             break
-        missing -= event.event_type == PAGE_VIEW
+        missing -= event.event_type in page_views
     return missing > 0
 
 
-def _explain_too_few_page_views(events: Sequence[Event], fewest: int) -> str:
-    seen = sum(event.event_type == PAGE_VIEW for event in events)
-    few = f"no {PAGE_VIEW}" if not seen else f"{seen} {PAGE_VIEW}s, fewer than {fewest},"
+def _explain_too_few_page_views(events: Sequence[Event], fewest: int, kinds: Kinds) -> str:
+    seen = sum(event.event_type in kinds.page_views for event in events)
+    name = " or ".join(sorted(kinds.page_views)) or "page view"
+    few = f"no {name}" if not seen else f"{seen} {name}{'s' if seen > 1 else ''}, fewer than {fewest},"
     return f"{few} among its {len(events):,} event{'' if len(events) == 1 else 's'}"
 
 
@@ -104,10 +104,12 @@ def _value(threshold: Threshold, thresholds: Thresholds) -> int:
 _by_type = {rule.type: rule for rule in SUSPICION_RULES}
 
 
-def suspicion_of(events: Sequence[Event], thresholds: Thresholds = DEFAULT_THRESHOLDS) -> int | None:
+def suspicion_of(
+    events: Sequence[Event], thresholds: Thresholds = DEFAULT_THRESHOLDS, kinds: Kinds = DEFAULT_KINDS
+) -> int | None:
     """The `type` of the first rule that holds for a session's events; None if the session is not suspicious."""
     for rule in SUSPICION_RULES:
-        if rule.test(events, _value(rule.threshold, thresholds)):
+        if rule.test(events, _value(rule.threshold, thresholds), kinds):
             return rule.type
     return None
 
@@ -118,7 +120,9 @@ def label_of(type: int) -> str:
     return rule.label if rule is not None else f"type {type}"
 
 
-def explanation_of(type: int, events: Sequence[Event], thresholds: Thresholds = DEFAULT_THRESHOLDS) -> str:
+def explanation_of(
+    type: int, events: Sequence[Event], thresholds: Thresholds = DEFAULT_THRESHOLDS, kinds: Kinds = DEFAULT_KINDS
+) -> str:
     """Why a session's events are suspicious by the rule of this type."""
     rule = _by_type[type]
-    return rule.explain(events, _value(rule.threshold, thresholds))
+    return rule.explain(events, _value(rule.threshold, thresholds), kinds)

@@ -10,6 +10,7 @@ Sources and sinks are arguments: Kafka's in production, Bytewax's testing ones i
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import bytewax.operators as op
@@ -20,7 +21,7 @@ from bytewax.outputs import Sink
 
 from dataflow.clickstream.attribution import AMOUNTS
 from dataflow.clickstream.inputs import InputTopic, InputTopics, default_inputs
-from dataflow.clickstream.outputs import LATE, NO_EVENT, OTHER_ROW, OUTPUTS, Feed, Keyed, rejecter
+from dataflow.clickstream.outputs import LATE, NO_EVENT, OTHER_ROW, OUTPUTS, Feed, Keyed, OutputSpec, rejecter
 from dataflow.clickstream.records import Event, Purchase
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.session_references import EventRestorer, ReferenceSerializer
@@ -154,7 +155,7 @@ def build(
         ),
     }
     for spec in OUTPUTS:
-        encoded = op.flat_map(f"encode_{spec.step_name}", feeds[spec.feed], spec.encode)
+        encoded = op.flat_map(f"encode_{spec.step_name}", feeds[spec.feed], partial(_encode, spec, rules))
         op.output(f"write_{spec.step_name}", encoded, sinks[spec.name])
     if observer is not None:
         observer.attach(polled, on_time, unmatched, closed)
@@ -171,5 +172,8 @@ def unmatched_rows(batch: JoinedBatch) -> Iterator[tuple[Purchase, str]]:
 
 def finalizer(rules: Rules) -> Callable[[list[Session[SessionAccumulator]]], list[ClosedSession]]:
     """Makes what turns closed session windows into results."""
-    thresholds = rules.thresholds
-    return lambda sessions: [finalize(session, thresholds) for session in sessions]
+    return lambda sessions: [finalize(session, rules) for session in sessions]
+
+
+def _encode(spec: OutputSpec, rules: Rules, element: Any) -> Iterator[Keyed]:
+    return spec.encode(element, rules)

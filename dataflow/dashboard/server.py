@@ -101,7 +101,7 @@ class _Handler(http.QuietHandler):
         try:
             followed = parse_user(user) if user else None
         except ValueError:
-            self._send_line(HTTPStatus.BAD_REQUEST, "a user is a whole number")
+            self._send_line(HTTPStatus.BAD_REQUEST, "there is no such user")
             return
         if not self._page.viewers.acquire(blocking=False):
             self._send_line(HTTPStatus.SERVICE_UNAVAILABLE, f"the page already has {MAX_VIEWERS} viewers")

@@ -15,10 +15,12 @@ from pydantic import Field, SecretStr, ValidationError, create_model, field_vali
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dataflow.clickstream.inputs import EVENTS, PURCHASES, InputTopics, default_inputs, mapped_inputs
+from dataflow.clickstream.kinds import DEFAULT_KINDS, Kinds
 from dataflow.clickstream.mapping import spec as mapping_file
 from dataflow.clickstream.mapping.spec import Mapping
 from dataflow.clickstream.outputs import OUTPUTS, OutputSpec
 from dataflow.clickstream.rules import Rules
+from dataflow.clickstream.serde import ADDED, AddedFields
 from dataflow.clickstream.suspicion import SUSPICION_RULES
 from dataflow.streaming.errors import UserError
 from dataflow.streaming.time import SECOND
@@ -156,12 +158,15 @@ class Settings(BaseSettings):
     @property
     def rules(self) -> Rules:
         """The numbers in the rules, in microseconds."""
+        mapping = self.mapping_file
         return Rules(
             gap=round(self.session_gap * SECOND),
             window=round(self.match_window * SECOND),
             lateness=round(self.allowed_lateness * SECOND),
             shards=self.shards,
             thresholds=self.thresholds,
+            kinds=Kinds(mapping.page_views, mapping.purchase_kinds) if mapping is not None else DEFAULT_KINDS,
+            added=AddedFields(*msgspec.structs.astuple(mapping.output)) if mapping is not None else ADDED,
         )
 
     @property

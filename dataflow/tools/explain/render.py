@@ -251,7 +251,11 @@ _WON = {  # by the reason for which the second best was beaten
 def suspicious_because(session: SessionReport, rules: Rules) -> str | None:
     """Why a session is suspicious; None: it is not."""
     suspicion = session.result.suspicion
-    return explanation_of(suspicion, session.result.events, rules.thresholds) if suspicion is not None else None
+    return (
+        explanation_of(suspicion, session.result.events, rules.thresholds, rules.kinds)
+        if suspicion is not None
+        else None
+    )
 
 
 # --- JSON ---

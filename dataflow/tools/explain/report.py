@@ -257,7 +257,7 @@ def _session_reports(
     """
     before: int | None = None
     for session, state in sorted(closed, key=lambda pair: pair[0].start):
-        result = finalize(session, rules.thresholds)
+        result = finalize(session, rules)
         steps = []
         for event in result.events:
             gap = event.time - before if before is not None else None
@@ -346,7 +346,9 @@ def _rejected(
 
 def _encoded(elements: Mapping[Feed, Iterable[Any]], settings: Settings) -> OutputRows:
     return {
-        settings.topic(spec): rows_of(keyed for element in elements[spec.feed] for keyed in spec.encode(element))
+        settings.topic(spec): rows_of(
+            keyed for element in elements[spec.feed] for keyed in spec.encode(element, settings.rules)
+        )
         for spec in OUTPUTS
         if spec.feed in elements
     }

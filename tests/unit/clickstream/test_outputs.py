@@ -5,10 +5,12 @@ import pytest
 from dataflow.clickstream.inputs import default_inputs
 from dataflow.clickstream.outputs import NO_EVENT, OTHER_ROW, OUTPUTS, rejected, rejecter, suspicious_visits, visits
 from dataflow.clickstream.records import Event, Purchase
+from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.sessions import ClosedSession
 from dataflow.streaming.batches import OutgoingRecords, RejectedRecord
 from dataflow.streaming.position import position
 
+RULES = Rules()
 EVENT = Event(5, b"7", b'{"user_id":7}', position(3, 41), 1, "click")
 SESSION = ClosedSession(b"7", b"abc", [EVENT], b"9.5", suspicion=2)
 
@@ -20,20 +22,20 @@ def test_names_settings_and_steps_of_outputs_are_unique():
 
 def test_visits_are_the_events_of_a_session_under_its_user():
     rows = [b'{"user_id":7,"session_id":"abc","amount":9.5}']
-    assert list(visits(("0", [SESSION]))) == [("7", OutgoingRecords(b"7", rows))]
+    assert list(visits(("0", [SESSION]), RULES)) == [("7", OutgoingRecords(b"7", rows))]
 
 
 @pytest.mark.parametrize(("suspicion", "rows"), [(2, [b'{"session_id":"abc","user_id":7,"type":2}']), (None, None)])
 def test_only_a_suspicious_session_has_a_row_in_suspicious_visits(suspicion, rows):
     session = ClosedSession(b"7", b"abc", [EVENT], b"9.5", suspicion)
-    assert list(suspicious_visits(("0", [session]))) == ([("7", OutgoingRecords(b"7", rows))] if rows else [])
+    assert list(suspicious_visits(("0", [session]), RULES)) == ([("7", OutgoingRecords(b"7", rows))] if rows else [])
 
 
 @pytest.mark.parametrize(("key", "route"), [(b"7", "7"), (b"\xff", "\ufffd"), (None, "clicks/3")])
 def test_a_rejected_record_is_routed_by_its_key_or_else_by_its_origin(key, route):
     record = RejectedRecord(key, b"value", "late", "clicks/3", 41)
     headers = [("reason", b"late"), ("topic", b"clicks"), ("partition", b"3"), ("offset", b"41")]
-    assert list(rejected(record)) == [(route, OutgoingRecords(key, [b"value"], headers))]
+    assert list(rejected(record, RULES)) == [(route, OutgoingRecords(key, [b"value"], headers))]
 
 
 def test_a_rejected_row_has_the_topic_of_its_kind_and_its_position():

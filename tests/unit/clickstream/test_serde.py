@@ -229,20 +229,27 @@ def test_a_message_that_is_no_purchase_is_unreadable_with_a_reason(value, reason
         ),
         pytest.param(
             with_extra('"session_id" : "mine"'),
-            EVENT[:-1] + b',"session_id":"abc","amount":5.0}',
+            b'{"original_session_id":"mine",' + EVENT[1:-1] + b',"session_id":"abc","amount":5.0}',
             id="a session id of its own",
         ),
         pytest.param(
-            with_extra('"amount":[1, 2]'), EVENT[:-1] + b',"session_id":"abc","amount":5.0}', id="an amount of its own"
+            with_extra('"amount":[1, 2]'),
+            b'{"original_amount":[1, 2],' + EVENT[1:-1] + b',"session_id":"abc","amount":5.0}',
+            id="an amount of its own",
         ),
         pytest.param(
             with_extra(r'"am\u006funt":1,"session_id":2,"amount":3'),
-            EVENT[:-1] + b',"session_id":"abc","amount":5.0}',
+            b'{"original_amount":3,"original_session_id":2,' + EVENT[1:-1] + b',"session_id":"abc","amount":5.0}',
             id="both, in disguise and twice",
         ),
         pytest.param(
+            with_extra('"amount":1,"original_amount":2'),
+            b'{"original_original_amount":1,"original_amount":2,' + EVENT[1:-1] + b',"session_id":"abc","amount":5.0}',
+            id="an amount of its own, twice over",
+        ),
+        pytest.param(
             with_extra('"amount":1, "x" : 1.50 ,"\\u00e9":" "'),
-            '{"x":1.50,"é":" ",'.encode() + EVENT[1:-1] + b',"session_id":"abc","amount":5.0}',
+            '{"original_amount":1,"x":1.50,"é":" ",'.encode() + EVENT[1:-1] + b',"session_id":"abc","amount":5.0}',
             id="an amount of its own among others",
         ),
     ],

@@ -125,18 +125,21 @@ def test_a_request_for_another_host_gets_nothing(page):
         assert (status, body) == (421, "open the page as localhost or by its IP address\n")
 
 
-@pytest.mark.parametrize("user", ["a", "1.5", "<script>", "1%0d%0aX-Evil:1", "%D9%A3", "9" * 4_301, "--1"])
-def test_a_user_that_is_no_number_is_refused(page, user):
-    status, body, headers = ask(page, f"events?user={urllib.request.quote(user, safe='%')}")
-    assert (status, body) == (400, "a user is a whole number\n")
-    assert "X-Evil" not in headers
+@pytest.mark.parametrize("user", ["9" * 4_301, "a%00b"])
+def test_a_user_that_cannot_be_one_is_refused(page, user):
+    status, body, _ = ask(page, f"events?user={urllib.request.quote(user, safe='%')}")
+    assert (status, body) == (400, "there is no such user\n")
 
 
 def test_each_client_follows_its_own_user(page):
-    with looking(page, "?user=7") as seven, looking(page, "?user=-0008") as eight, looking(page) as all_of_it:
+    with (
+        looking(page, "?user=7") as seven,
+        looking(page, "?user=u%201%0d%0aX-Evil:1") as eight,
+        looking(page) as all_of_it,
+    ):
         for _ in range(3):
             assert seven()["followed"]["user"] == "7"
-            assert eight()["followed"]["user"] == "-8"
+            assert eight()["followed"]["user"] == "u 1\r\nX-Evil:1"
             assert "followed" not in all_of_it()
 
 

@@ -10,7 +10,7 @@ from dataflow.streaming.time import MIN_TIME
 from dataflow.streaming.watermark import SourceProgress
 
 TIME = SourceProgress("user-events/0", MIN_TIME, 2**60, None, ("user-events/0", "purchases/0"))
-EVENT = Event(-5, b"-7", b"\xff{}", 2**61, -(2**63), "päge", False)
+EVENT = Event(-5, b"-7", b"\xff{}", 2**61, -(2**63), "päge", 6, b"1.50")
 PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
 
 

@@ -20,7 +20,7 @@ from dataflow.streaming.watermark import WATERMARK_CONVERTERS, WatermarkState
 
 JOB = JobFingerprint(8, ("user-events", "visits"), "night", topic_ids={"visits": "id-1"})
 JOIN = JoinState[PurchaseKey, Purchase]
-EVENT = Event(-5, b"-7", b"{}\xc3\xa9", position(65_535, 2**45), -(2**63), "päge", True)
+EVENT = Event(-5, b"-7", b"{}\xc3\xa9", position(65_535, 2**45), -(2**63), "päge")
 PURCHASE = Purchase(5, b"9" * 4300, b"{}", 0, 2**63 - 1, b"-0.50")
 
 
