@@ -38,6 +38,10 @@ class RecordAddress(NamedTuple):
     offset: int
     part: int | None  # of a message that holds several rows
 
+    def __str__(self) -> str:
+        where = f"{self.topic}/{self.partition}/{self.offset}"
+        return where if self.part is None else f"{where}/{self.part}"
+
 
 class InputTopics(tuple[InputTopic, ...]):
     """All topics that are read, those with events first."""

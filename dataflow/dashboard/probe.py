@@ -16,11 +16,12 @@ import bytewax.operators as op
 import msgspec
 from bytewax.operators import KeyedStream, Stream
 
+from dataflow.clickstream.inputs import InputTopics
 from dataflow.clickstream.outputs import NO_EVENT, OTHER_ROW
-from dataflow.clickstream.records import Event, InputRecord, Purchase
+from dataflow.clickstream.records import InputRecord, Purchase
 from dataflow.clickstream.sessions import ClosedSession
 from dataflow.clickstream.suspicion import label_of
-from dataflow.dashboard.swim_lane import SwimLane, UserHistory, where
+from dataflow.dashboard.swim_lane import SwimLane, UserHistory
 from dataflow.observability.formatting import duration, shortened, unix_seconds
 from dataflow.streaming.batches import OnTimeBatch, PolledBatch, RejectedRecord
 from dataflow.streaming.hooks import LiveState
@@ -76,11 +77,10 @@ class DashboardProbe:
 
     Args:
         shards: number of shards of the job.
-        events_topic: name of the events topic.
-        purchases_topic: name of the purchases topic.
+        inputs: the topics that are read.
     """
 
-    def __init__(self, shards: int, events_topic: str, purchases_topic: str) -> None:
+    def __init__(self, shards: int, inputs: InputTopics) -> None:
         self.shards = shards
         self.here: set[int] = set()  # the shards of this process
         self.live_state = LiveState()
@@ -89,7 +89,7 @@ class DashboardProbe:
         self._late: deque[ListedRow] = deque(maxlen=SHOWN)
         self._dead_letters: deque[ListedRow] = deque(maxlen=SHOWN)
         self._unmatched: deque[ListedRow] = deque(maxlen=SHOWN)
-        self._topics = {Event: events_topic, Purchase: purchases_topic}
+        self._inputs = inputs
         self._histories: dict[bytes, UserHistory] = {}  # of the users that are followed
         self._lock = threading.Lock()  # guards _histories
 
@@ -154,8 +154,8 @@ class DashboardProbe:
             self.changes += 1
 
     def _listed(self, row: InputRecord, reason: str) -> ListedRow:
-        address = f"{self._topics[type(row)]}/{where(row)}"
-        return ListedRow(reason, shortened(row.value), address, unix_seconds(row.time), shortened(row.user))
+        address = self._inputs.address(row)
+        return ListedRow(reason, shortened(row.value), str(address), unix_seconds(row.time), shortened(row.user))
 
     # --- called for the page, from its threads ---
 

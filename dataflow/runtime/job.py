@@ -176,7 +176,7 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         health.serve(settings.health_port, connection.is_up, progress)
     probe = None
     if settings.page_port:
-        probe = DashboardProbe(rules.shards, *settings.inputs)
+        probe = DashboardProbe(rules.shards, settings.input_topics)
         page = Page(
             settings.page_address,
             settings.page_port,

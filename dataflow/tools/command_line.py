@@ -15,6 +15,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("dataflow.tools.demo", "run a shop and the job on an embedded broker for half a minute, and check"),
+    "try": Command("dataflow.tools.try_mapping.command", "show what a mapping makes of your messages, or propose one"),
     "verify": Command("dataflow.tools.verify", "compare the output topics with a batch computation, row by row"),
     "explain": Command("dataflow.tools.explain.command", "say why a session or a row came out as it did"),
     "redrive": Command("dataflow.tools.redrive.command", "list dead letters and late events, and send them again"),

@@ -3,12 +3,13 @@
 import pytest
 from support.logs import EVENTS, PURCHASES, Job
 
+from dataflow.clickstream.inputs import default_inputs
 from dataflow.dashboard.probe import DashboardProbe
 
 
 @pytest.fixture
 def probe() -> DashboardProbe:
-    return DashboardProbe(8, "user-events", "purchases")
+    return DashboardProbe(8, default_inputs())
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""``python -m dataflow try``: what a mapping makes of some messages, and a mapping proposed for them."""
