@@ -146,10 +146,11 @@ def _leaves(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
 def candidates(role: str, fields: Mapping[str, Field]) -> list[Field]:
     """The paths that may lead to one of our fields, the best first: those with a good name, not deep in the message."""
     names, fits = _ROLES[role].names.split(), _ROLES[role].fits
-    ranked = []
-    for found in fields.values():
-        if found.name in names and fits(found):
-            ranked.append((names.index(found.name) + _PER_LEVEL * found.path.count("."), found))
+    ranked = [
+        (names.index(found.name) + _PER_LEVEL * found.path.count("."), found)
+        for found in fields.values()
+        if found.name in names and fits(found)
+    ]
     if not ranked:  # no name as expected: those that hold one
         for found in fields.values():
             rank = next((number for number, name in enumerate(names) if len(name) > 3 and name in found.name), None)
