@@ -15,6 +15,7 @@ from dataflow.runtime.settings import Settings
 from dataflow.streaming.errors import UserError
 from producer import options as command_line
 from producer.kafka import Sender
+from producer.mapped_recording import MappedRecording
 from producer.pace import Pace, delayed, shifted
 from producer.progress import SendingProgress
 from producer.recording import Recording
@@ -71,7 +72,7 @@ def main() -> int:
 
 def _run(options: Namespace, config: Settings, stop: _Stop) -> int:
     with SendingProgress() as display:
-        recording = options.file and Recording(options.file, options.map, options.set)
+        recording = _recording(options, config)
         sender = Sender(config, keyed=not options.unkeyed, tell=display.print, stopping=lambda: stop.wanted)
         created = sender.create_topics(config.inputs + config.outputs)
         if created:
@@ -90,6 +91,20 @@ def _run(options: Namespace, config: Settings, stop: _Stop) -> int:
         parts.append(f"{work.bad_lines:,} lines of {options.file} were left out")
     print("; ".join(parts))
     return 1 if sender.failed or work.bad_lines else 0
+
+
+def _recording(options: Namespace, config: Settings) -> Recording | MappedRecording | None:
+    if config.mapping_file is None:
+        return Recording(options.file, options.map, options.set) if options.file else None
+    if options.create_topics:
+        return None
+    if options.file is None:
+        raise UserError("the simulated shop knows the default shape only: unset VISITS_MAPPING, or send a FILE")
+    if options.map or options.set or options.shift_to_now:
+        raise UserError(
+            "--map, --set and --shift-to-now change rows, and with VISITS_MAPPING they are sent as they are"
+        )
+    return MappedRecording(options.file, config.input_topics)
 
 
 def _simulated(options: Namespace, config: Settings) -> _Work:
@@ -118,7 +133,7 @@ def _simulated(options: Namespace, config: Settings) -> _Work:
     return _Work(rows, pace, lambda sender: sender.user_events / options.events)
 
 
-def _recorded(options: Namespace, recording: Recording, display: SendingProgress) -> _Work:
+def _recorded(options: Namespace, recording: Recording | MappedRecording, display: SendingProgress) -> _Work:
     total, bad_lines, last = 0, 0, -math.inf
 
     def complain(line: int, reason: str) -> None:

@@ -32,6 +32,9 @@ class Sender:
         self, settings: Settings, *, keyed: bool, tell: Callable[[str], None], stopping: Callable[[], bool]
     ) -> None:
         self._settings = settings
+        inputs = settings.input_topics
+        self._events = next(topic.name for topic in inputs if topic.has_events)
+        self._purchases = next((topic.name for topic in reversed(inputs) if topic.has_purchases), self._events)
         self._keyed = keyed
         self._tell = tell
         self._stopping = stopping
@@ -74,7 +77,7 @@ class Sender:
 
     def send(self, row: Row) -> None:
         """Queues a row; while the queue is full, waits, unless the user wants to stop: then the row is dropped."""
-        topic = self._settings.topic_purchases if row.purchase else self._settings.topic_user_events
+        topic = self._purchases if row.purchase else self._events
         key = str(row.user_id) if self._keyed else None
         on_delivery = self._on_purchase if row.purchase else self._on_user_event
         while not self._stopping():

@@ -19,15 +19,18 @@ from producer import timestamps
 from producer.rows import Row
 
 _LOOK_AHEAD = 1000  # lines of JSON that show which columns there are
-_UNREADABLE = OSError, EOFError, zlib.error  # the last two: gzip that is cut off or damaged
+UNREADABLE = OSError, EOFError, zlib.error  # the last two: gzip that is cut off or damaged
 _CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 Complain = Callable[[int, str], None]  # takes a line number and what is wrong with the line
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
+    """A line of a file: its number, its columns or what is wrong with it, and the JSON of these columns."""
+
     number: int
     content: dict[str, Any] | ValueError
+    text: bytes = b""
 
 
 class Recording:
@@ -45,8 +48,8 @@ class Recording:
         self._fields = {column: [f for f, c in columns.items() if c == column] for column in columns.values()}
         self._constants = constants
         try:
-            found, self._lines = _open(path)
-        except (*_UNREADABLE, csv.Error) as error:
+            found, self._lines = open_lines(path)
+        except (*UNREADABLE, csv.Error) as error:
             raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
         self._check(found, columns)
 
@@ -63,7 +66,7 @@ class Recording:
                     complain(line.number, "not UTF-8" if isinstance(error, UnicodeError) else str(error))
                 else:
                     yield row
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UserError(f"cannot read {self._path} to its end: {error}") from None
 
     def _check(self, found: list[str], columns: Mapping[str, str]) -> None:
@@ -150,7 +153,7 @@ def _number(value: Any) -> int | float:
     return number
 
 
-def _open(path: Path) -> tuple[list[str], Iterator[_Line]]:
+def open_lines(path: Path) -> tuple[list[str], Iterator[Line]]:
     """The columns of a file and its lines; the first byte tells its format, not its name."""
     stream = path.open("rb")
     if stream.peek(2)[:2] == b"\x1f\x8b":
@@ -166,7 +169,7 @@ def _open(path: Path) -> tuple[list[str], Iterator[_Line]]:
     return list(columns), chain(head, lines)
 
 
-def _read_json(stream: BinaryIO) -> Iterator[_Line]:
+def _read_json(stream: BinaryIO) -> Iterator[Line]:
     decoder = msgspec.json.Decoder()
     for number, text in enumerate(stream, 1):
         text = text.removeprefix(b"\xef\xbb\xbf").strip()
@@ -178,10 +181,10 @@ def _read_json(stream: BinaryIO) -> Iterator[_Line]:
             content = ValueError("not UTF-8")
         except msgspec.MsgspecError as error:
             content = ValueError(str(error))
-        yield _Line(number, content if isinstance(content, (dict, ValueError)) else ValueError("not a JSON object"))
+        yield Line(number, content if isinstance(content, dict | ValueError) else ValueError("not a JSON object"), text)
 
 
-def _read_csv(stream: io.BufferedReader) -> tuple[list[str], Iterator[_Line]]:
+def _read_csv(stream: io.BufferedReader) -> tuple[list[str], Iterator[Line]]:
     # a byte that is not UTF-8 spoils its own line only, when that is encoded again
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     start = stream.peek(1).split(b"\n", 1)[0]
@@ -189,18 +192,18 @@ def _read_csv(stream: io.BufferedReader) -> tuple[list[str], Iterator[_Line]]:
     reader = csv.reader(text, delimiter=delimiter)
     header = next(reader, [])
 
-    def lines() -> Iterator[_Line]:
+    def lines() -> Iterator[Line]:
         while True:
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield _Line(reader.line_num, ValueError(str(error)))
+                yield Line(reader.line_num, ValueError(str(error)))
                 continue
             if len(cells) == len(header):
-                yield _Line(reader.line_num, dict(zip(header, cells, strict=True)))
+                yield Line(reader.line_num, dict(zip(header, cells, strict=True)))
             elif cells:
-                yield _Line(reader.line_num, ValueError(f"{len(cells)} fields where the header has {len(header)}"))
+                yield Line(reader.line_num, ValueError(f"{len(cells)} fields where the header has {len(header)}"))
 
     return header, lines()

@@ -8,5 +8,5 @@ class Row(NamedTuple):
 
     time: float  # event time, Unix seconds; the same as in `value`
     purchase: bool  # goes to purchases; user-events otherwise
-    user_id: int
+    user_id: int | str
     value: bytes  # a JSON object
