@@ -11,12 +11,11 @@ from typing import Any
 
 import msgspec
 
-from dataflow.clickstream.records import Event, Match, Purchase
+from dataflow.clickstream.kinds import DEFAULT_KINDS, Kinds
+from dataflow.clickstream.records import Event, Match, Purchase, amount_size
 from dataflow.streaming.interval_join import JoinSpec
 from dataflow.streaming.pairing import Pairs, pair
 from dataflow.streaming.state import Converter
-
-PURCHASE = "purchase"  # the event_type that has an amount
 
 
 class PurchaseKey(msgspec.Struct, array_like=True, gc=False):
@@ -25,11 +24,6 @@ class PurchaseKey(msgspec.Struct, array_like=True, gc=False):
     time: int
     user: bytes
     page: int | str
-
-
-def purchase_keys(events: list[Event]) -> list[PurchaseKey]:
-    """The purchase events among events."""
-    return [PurchaseKey(event.time, event.user, event.page) for event in events if event.event_type == PURCHASE]
 
 
 def match(key: PurchaseKey | Event, purchase: Purchase) -> Match:
@@ -65,7 +59,7 @@ def pair_purchases(keys: Sequence[PurchaseKey | Event], purchases: Sequence[Purc
         pairs = pair([keys[left].time for left in lefts], [purchases[right].time for right in rights], window)
         return [(lefts[left], rights[right]) for left, right in pairs]
 
-    of_pages: dict[int, tuple[list[int], list[int]]] = {}
+    of_pages: dict[int | str | None, tuple[list[int], list[int]]] = {}
     for left in lefts:
         of_pages.setdefault(keys[left].page, ([], []))[0].append(left)
     for right in rights:
@@ -105,4 +99,31 @@ def _converters(window: int) -> Mapping[int, Converter]:
     return {4: without_matched}
 
 
-AMOUNTS = JoinSpec(Event, purchase_keys, PurchaseKey, Purchase, match, pair_purchases, _converters)
+def own_match(event: Event) -> Match:
+    """The match of a purchase event that tells its amount itself."""
+    return Match(event.time, True, 0, event.time, amount_size(event.amount), event.amount, event.user)
+
+
+def amounts(kinds: Kinds = DEFAULT_KINDS, own_amounts: bool = False, mixed: bool = False) -> JoinSpec:
+    """The join that finds amounts.
+
+    Args:
+        kinds: say which events are purchases.
+        own_amounts: whether events may tell their amounts themselves; such an event takes no row.
+        mixed: whether a batch may hold events and purchase rows, as of a topic with both.
+    """
+    purchases = kinds.purchases
+
+    def keys(events: list[Event]) -> list[PurchaseKey]:
+        return [
+            PurchaseKey(event.time, event.user, event.page)
+            for event in events
+            if event.event_type in purchases and not event.amount
+        ]
+
+    def own(events: list[Event]) -> list[Match]:
+        return [own_match(event) for event in events if event.amount]
+
+    return JoinSpec(
+        Event, keys, PurchaseKey, Purchase, match, pair_purchases, _converters, own if own_amounts else None, mixed
+    )

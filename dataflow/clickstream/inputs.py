@@ -22,12 +22,14 @@ class InputTopic:
         decoder: makes rows of its messages.
         has_events: whether these may be events.
         has_purchases: whether these may be purchase rows.
+        own_amounts: whether events may tell their amounts themselves.
     """
 
     name: str
     decoder: TopicDecoder
     has_events: bool
     has_purchases: bool
+    own_amounts: bool = False
 
 
 class RecordAddress(NamedTuple):
@@ -50,6 +52,16 @@ class InputTopics(tuple[InputTopic, ...]):
     def names(self) -> tuple[str, ...]:
         """Of all topics."""
         return tuple(topic.name for topic in self)
+
+    @property
+    def own_amounts(self) -> bool:
+        """Whether events may tell their amounts themselves."""
+        return any(topic.own_amounts for topic in self)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether a topic has both events and purchase rows."""
+        return any(topic.has_events and topic.has_purchases for topic in self)
 
     def decoder_of(self, name: str) -> TopicDecoder:
         """How the messages of a topic become rows."""
@@ -97,4 +109,5 @@ def mapped_inputs(mapping: Mapping) -> InputTopics:
 def _topic(mapping: Mapping, name: str, number: int, has_events: bool, has_purchases: bool) -> InputTopic:
     decoder = MappedDecoder(mapping, name)
     parts = decoder.parts if decoder.takes_apart else None
-    return InputTopic(name, TopicDecoder(decoder.decode, parts, number), has_events, has_purchases)
+    own_amounts = has_events and bool(mapping.events.amount)
+    return InputTopic(name, TopicDecoder(decoder.decode, parts, number), has_events, has_purchases, own_amounts)

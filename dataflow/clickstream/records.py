@@ -27,6 +27,15 @@ class Event(msgspec.Struct, array_like=True, gc=False, order=True):
     amount: bytes = b""  # of a purchase, if the event tells it itself: the number's own text
 
 
+def amount_size(amount: bytes) -> Decimal:
+    """The exact number of an amount's text."""
+    text = amount.decode()
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent too large for a Decimal: its number is as good as 0
+        return Decimal(float(text))
+
+
 class Purchase(msgspec.Struct, array_like=True, gc=False):
     """A row of `purchases`."""
 
@@ -40,11 +49,7 @@ class Purchase(msgspec.Struct, array_like=True, gc=False):
     @property
     def size(self) -> Decimal:
         """The amount as an exact number."""
-        text = self.amount.decode()
-        try:
-            return Decimal(text)
-        except InvalidOperation:  # an exponent too large for a Decimal: its number is as good as 0
-            return Decimal(float(text))
+        return amount_size(self.amount)
 
 
 InputRecord = Event | Purchase  # a readable row of an input topic

@@ -19,7 +19,7 @@ from bytewax.inputs import Source
 from bytewax.operators import KeyedStream, Stream
 from bytewax.outputs import Sink
 
-from dataflow.clickstream.attribution import AMOUNTS
+from dataflow.clickstream.attribution import amounts
 from dataflow.clickstream.inputs import InputTopic, InputTopics, default_inputs
 from dataflow.clickstream.outputs import LATE, NO_EVENT, OTHER_ROW, OUTPUTS, Feed, Keyed, OutputSpec, rejecter
 from dataflow.clickstream.records import Event, Purchase
@@ -120,7 +120,14 @@ def build(
     batches = op.flat_map("shard", polled, sharder(rules.shards))
     on_time = track_watermark("clock", batches, rules.lateness, fingerprint, alignment, hooks, live_state)
     joined = interval_join(
-        "join_purchases", on_time, rules.window, AMOUNTS, fingerprint, rules.retention, hooks, live_state
+        "join_purchases",
+        on_time,
+        rules.window,
+        amounts(rules.kinds, inputs.topics.own_amounts, inputs.topics.mixed),
+        fingerprint,
+        rules.retention,
+        hooks,
+        live_state,
     )
     sessions = session_window(
         "session_window",

@@ -17,6 +17,7 @@ import msgspec
 from bytewax.operators import KeyedStream, Stream
 
 from dataflow.clickstream.inputs import InputTopics
+from dataflow.clickstream.kinds import DEFAULT_KINDS, Kinds
 from dataflow.clickstream.outputs import NO_EVENT, OTHER_ROW
 from dataflow.clickstream.records import InputRecord, Purchase
 from dataflow.clickstream.sessions import ClosedSession
@@ -78,9 +79,10 @@ class DashboardProbe:
     Args:
         shards: number of shards of the job.
         inputs: the topics that are read.
+        kinds: names of the kinds of events.
     """
 
-    def __init__(self, shards: int, inputs: InputTopics) -> None:
+    def __init__(self, shards: int, inputs: InputTopics, kinds: Kinds = DEFAULT_KINDS) -> None:
         self.shards = shards
         self.here: set[int] = set()  # the shards of this process
         self.live_state = LiveState()
@@ -90,6 +92,7 @@ class DashboardProbe:
         self._dead_letters: deque[ListedRow] = deque(maxlen=SHOWN)
         self._unmatched: deque[ListedRow] = deque(maxlen=SHOWN)
         self._inputs = inputs
+        self._kinds = kinds
         self._histories: dict[bytes, UserHistory] = {}  # of the users that are followed
         self._lock = threading.Lock()  # guards _histories
 
@@ -190,7 +193,7 @@ class DashboardProbe:
     def follow(self, user: bytes) -> Iterator[Callable[[], SwimLane]]:
         """Remembers a user's late rows, unmatched rows and closed sessions; yields the function that makes the lane."""
         with self._lock:
-            history = self._histories.setdefault(user, UserHistory(user))
+            history = self._histories.setdefault(user, UserHistory(user, self._kinds))
             history.followers += 1
         try:
             yield lambda: history.lane(list(self.live_state.sessions), list(self.live_state.joins))

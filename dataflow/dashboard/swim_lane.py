@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from dataflow.clickstream.attribution import PURCHASE, match, pair_purchases
+from dataflow.clickstream.attribution import match, pair_purchases
+from dataflow.clickstream.kinds import DEFAULT_KINDS, Kinds
 from dataflow.clickstream.records import Event, InputRecord, Match, Purchase
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, session_id
 from dataflow.clickstream.suspicion import label_of
@@ -81,8 +82,9 @@ class _Part(NamedTuple):
 class UserHistory:
     """The last closed sessions, late rows and purchase rows of a user, since a viewer began to follow the user."""
 
-    def __init__(self, user: bytes) -> None:
+    def __init__(self, user: bytes, kinds: Kinds = DEFAULT_KINDS) -> None:
         self.user = user
+        self._kinds = kinds
         self.followers = 0
         self._closed: deque[_Part] = deque(maxlen=SESSIONS)
         self._late: deque[InputRecord] = deque(maxlen=ROWS)
@@ -148,14 +150,15 @@ class UserHistory:
         return SwimLane(
             hits=sorted(events, key=lambda mark: mark.time or 0),
             purchases=sorted(purchases, key=lambda mark: mark.time or 0),
-            matches=_match_lines(parts, matched, max((join.window for join in joins), default=0)),
+            matches=_match_lines(parts, matched, max((join.window for join in joins), default=0), self._kinds),
             sessions=[part.bar for part in parts],
         )
 
 
-def _match_lines(parts: list[_Part], matched: list[Purchase], window: int) -> list[MatchLine]:
+def _match_lines(parts: list[_Part], matched: list[Purchase], window: int, kinds: Kinds) -> list[MatchLine]:
     """The matches that are decided. The rows in them are known, so pairing these again gives the same pairs."""
-    events = [event for part in parts for event in part.events if event.event_type == PURCHASE]
+    purchases = kinds.purchases
+    events = [event for part in parts for event in part.events if event.event_type in purchases and not event.amount]
     pairs = pair_purchases(events, matched, window)
     matches = {events[left].position: match(events[left], matched[right]) for left, right in pairs}
     lines = []

@@ -15,6 +15,7 @@ from dataflow.streaming.errors import START_OVER, UserError
 Value = float | str
 
 STOP_AT_END = "stop_at_end"  # noted among the settings: whether the run closes every session at the end
+MAPPING = "mapping"  # noted among the settings: how messages are read
 
 
 def changes(before: Mapping[str, Value], now: Mapping[str, Value]) -> dict[str, tuple[Value, Value]]:
@@ -67,6 +68,22 @@ def refuse_other_inputs(
         found = ends()
         if from_latest or any(found[partition_id] > entry.offset for partition_id, entry in entries.items()):
             raise UserError(f"topic {topic} was created again since the job began with it; {START_OVER}")
+
+
+def refuse_other_mapping(before: Mapping[str, Value], now: Mapping[str, Value], has_snapshot: bool, rows: int) -> None:
+    """Raises UserError if messages were read in another way when the job last ran.
+
+    Args:
+        before: the settings that were noted then.
+        now: the present settings.
+        has_snapshot: whether open sessions would be read again.
+        rows: number of rows that a replay would make again.
+    """
+    if MAPPING in changes(before, now) and (has_snapshot or rows):
+        raise UserError(
+            "the mapping reads messages in another way than when the job last ran, so open sessions would be read again as "
+            f"something else, and rows be written again in another form. Set VISITS_MAPPING as it was; or {START_OVER}"
+        )
 
 
 def rows_to_replay(
@@ -135,7 +152,7 @@ def refuse_lost_rows(noted: Mapping[str, int], firsts: Mapping[str, int], rows: 
 def refuse(changed: Mapping[str, tuple[Value, Value]], rows: int) -> None:
     """Raises UserError if settings have changed and there are rows to replay."""
     if changed and rows:
-        was = ", ".join(f"VISITS_{name.upper()}={shown(before)}" for name, (before, _) in changed.items())
+        was = ", ".join(f"{named(name)}={shown(before)}" for name, (before, _) in changed.items())
         now = ", ".join(shown(value) for _, value in changed.values())
         raise UserError(
             f"{rows:,} rows in the outputs were written with {was} and would be written again with {now}. Start the job "
@@ -173,6 +190,11 @@ def with_notes(
             )
         noted[topic, number] = entry._replace(note=note)
     return noted
+
+
+def named(setting: str) -> str:
+    """What users call a setting: a variable, or an entry of the mapping such as `events.purchases`."""
+    return f"[{setting.replace('.', '] ')}" if "." in setting else f"VISITS_{setting.upper()}"
 
 
 def shown(value: Value) -> str:

@@ -42,7 +42,7 @@ from dataflow.runtime import changed_settings
 from dataflow.runtime.cluster import ProcessInfo
 from dataflow.runtime.errors import install_error_handler
 from dataflow.runtime.recovery_store import StoreWatch, check_store, drop_unfinished_epochs, store_id
-from dataflow.runtime.settings import PREFIX, Settings, load, log_options
+from dataflow.runtime.settings import Settings, load, log_options
 from dataflow.runtime.shutdown import Shutdown
 from dataflow.runtime.stored_states import StoredStates
 from dataflow.streaming.alignment import SourceAlignment
@@ -152,9 +152,13 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
             changed_settings.STOP_AT_END: int(settings.stop_at_end),
         }
         noted = changed_settings.noted_settings(entries)
-        changed = changed_settings.changes(stored.settings() | noted, now)
+        before = stored.settings() | noted
+        if before:
+            before = {changed_settings.MAPPING: "", **before}  # 0.1.0 had none
+        changed = changed_settings.changes(before, now)
         if changed:
             rows = changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends())
+            changed_settings.refuse_other_mapping(before, now, bool(stored.settings()), rows)
             changed_settings.refuse(changed, rows)
         else:
             changed_settings.refuse_old_store(changed_settings.rows_before_change(entries, states))
@@ -176,7 +180,7 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         health.serve(settings.health_port, connection.is_up, progress)
     probe = None
     if settings.page_port:
-        probe = DashboardProbe(rules.shards, settings.input_topics)
+        probe = DashboardProbe(rules.shards, settings.input_topics, rules.kinds)
         page = Page(
             settings.page_address,
             settings.page_port,
@@ -269,7 +273,7 @@ def _shared(settings: Settings, fingerprint: JobFingerprint, store: Path | None)
     """What all processes of a cluster must have in common, by the name that users know."""
     shared: dict[str, float | str] = {"the recovery store (-r)": store_id(store) if store is not None else "none"}
     shared["the names of the topics"] = blake2b(" ".join(fingerprint.topics).encode(), digest_size=8).hexdigest()
-    shared |= {PREFIX + name.upper(): value for name, value in fingerprint.settings.items()}
+    shared |= {changed_settings.named(name): value for name, value in fingerprint.settings.items()}
     return shared | {
         "VISITS_SHARDS": settings.shards,
         "VISITS_START": settings.start,
@@ -282,12 +286,15 @@ def _fingerprint(settings: Settings, topic_ids: Mapping[str, str]) -> JobFingerp
     def on_change(name: str, before: float | str, now: float | str) -> None:
         log.info(
             "%s is now %s and was %s: the new value holds from the last snapshot on; what was written by then stays",
-            PREFIX + name.upper(), changed_settings.shown(now), changed_settings.shown(before),
+            changed_settings.named(name), changed_settings.shown(now), changed_settings.shown(before),
         )  # fmt: skip
 
     names = "session_gap", "match_window", "allowed_lateness", "partitioner"
     noted: dict[str, float | str] = {name: getattr(settings, name) for name in names}
     noted |= settings.thresholds
+    mapping = settings.mapping_file
+    noted[changed_settings.MAPPING] = mapping.reading if mapping is not None else ""
+    noted |= mapping.kinds if mapping is not None else {}
     return JobFingerprint(
         settings.shards, settings.inputs + settings.outputs, settings.group, noted, on_change, topic_ids
     )

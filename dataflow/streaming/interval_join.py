@@ -47,6 +47,8 @@ class JoinSpec:
             and the window, and returns indexes of probes and right rows. They must depend only on the rows' content, not
             on the order of rows of equal time. By default, rows are paired one to one, see `dataflow.streaming.pairing`.
         converters: makes, for a window, the converters of snapshots of earlier versions, as `StateCodec` takes them.
+        own: of a batch of left rows, what is emitted beside them without a right row; None: nothing is.
+        mixed: whether a batch may hold rows of both sides.
     """
 
     left: type
@@ -56,6 +58,8 @@ class JoinSpec:
     match: Callable[[Any, Any], Any]
     pair: Callable[[list[Any], list[Any], int], Pairs] = pair_rows
     converters: Callable[[int], Mapping[int, Converter]] = _no_converters
+    own: Callable[[list[Any]], list[Any]] | None = None
+    mixed: bool = False
 
 
 class JoinState(msgspec.Struct, Generic[Left, Right], array_like=True):

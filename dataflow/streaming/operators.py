@@ -136,7 +136,7 @@ def interval_join(
         hooks: `on_unmatched` and `on_snapshot` are called.
         live_state: gets the join of each shard.
     """
-    left = spec.left
+    left, own, mixed = spec.left, spec.own, spec.mixed
 
     def build(state: JoinState[Any, Any] | None) -> IntervalJoin:
         join = IntervalJoin(window, spec, retention)
@@ -147,11 +147,18 @@ def interval_join(
         return join
 
     def match(join: IntervalJoin, batch: WatermarkedBatch) -> JoinedBatch:
-        join.add(batch.rows)
+        rows = batch.rows
+        if mixed:
+            join.add([row for row in rows if type(row) is not left])
+            rows = [row for row in rows if type(row) is left]
+        join.add(rows)
         decided = join.decide(batch.watermark)
         if decided.unmatched or decided.left_over:
             hooks.on_unmatched(len(decided.unmatched) + len(decided.left_over))
-        rows = batch.rows if batch.rows and type(batch.rows[0]) is left else []
+        if not rows or type(rows[0]) is not left:
+            rows = []
+        elif own is not None:
+            rows = rows + own(rows)
         if decided.matches:
             rows = rows + decided.matches
         return JoinedBatch(rows, batch.watermark, decided.unmatched, decided.left_over, join.held)

@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from hashlib import blake2b
 from importlib import import_module, resources
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -25,6 +26,7 @@ Rejection = Literal["dead-letter", "ignore"]
 NoSchema = Literal["json"]
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+KIND_LISTS = ("page_views", "purchases", "ignore", "only")
 FIELDS = ("user", "type", "page", "time", "amount", "event_id")
 
 
@@ -102,6 +104,26 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     purchases: Purchases | None = None
     output: Output = Output()
     rules: dict[str, float] = {}  # settings of the rules, by their names in lower case
+
+    @cached_property
+    def reading(self) -> str:
+        """A short text that stands for how messages are read: for everything but the lists of kinds and the rules."""
+        roles = [
+            msgspec.structs.replace(role, **{name: [] for name in KIND_LISTS if hasattr(role, name)})
+            for role in (self.events, self.purchases)
+            if role is not None
+        ]
+        return blake2b(msgspec.msgpack.encode((roles, self.output)), digest_size=8).hexdigest()
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """The lists of kinds, by the table and the entry that they are in."""
+        lists = {}
+        for table, role in ("events", self.events), ("purchases", self.purchases):
+            for name in KIND_LISTS:
+                if hasattr(role, name):
+                    lists[f"{table}.{name}"] = ", ".join(sorted(getattr(role, name)))
+        return lists
 
     @property
     def page_views(self) -> frozenset[str]:

@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dataflow.clickstream.attribution import PURCHASE
 from dataflow.clickstream.outputs import NO_EVENT, OTHER_ROW
 from dataflow.clickstream.records import Event
 from dataflow.clickstream.rules import Rules
@@ -163,9 +162,11 @@ class Renderer:
         line = f"{time_of_day(event.time):<15} {gap:>12}  {event.event_type:<{width}}  page {event.page:<6} "
         line += self._where(step.observed)
         self._line(color, line, "bold" if step.observed.where == self._asked_for else "")
-        if event.event_type == PURCHASE and not step.candidates:
+        if event.amount:
+            self._line(color, f"{'':28}  amount {event.amount.decode()}, its own", "")
+        elif step.is_purchase and not step.candidates:
             self._line(color, f"{'':28}  no amount: no purchase row within {duration(self._rules.window)}", "dim")
-        elif event.event_type == PURCHASE and step.taken is None:
+        elif step.is_purchase and step.taken is None:
             self._line(color, f"{'':28}  no amount: other purchase events take the rows in its time", "dim")
         for candidate in step.candidates:
             self._line(
@@ -208,9 +209,9 @@ class Renderer:
 
     def _amount(self, session: SessionReport) -> str:
         if session.paid_by is None:
-            has_purchase = any(step.event.event_type == PURCHASE for step in session.steps)
+            has_purchase = any(step.is_purchase for step in session.steps)
             return f"amount 0: {'no purchase event has an amount' if has_purchase else 'no purchase event'}"
-        with_amount = sum(step.taken is not None for step in session.steps)
+        with_amount = sum(step.amount is not None for step in session.steps)
         last = f", the last of {with_amount} that have one" if with_amount > 1 else ""
         at = time_of_day(session.paid_by.event.time)
         return f"amount {session.result.amount.decode()}, of the purchase event at {at}{last}"

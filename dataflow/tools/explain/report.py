@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow.clickstream.attribution import AMOUNTS, PURCHASE, match, pair_purchases
+from dataflow.clickstream.attribution import amounts, match, own_match, pair_purchases
+from dataflow.clickstream.kinds import Kinds
 from dataflow.clickstream.outputs import LATE, NO_EVENT, OTHER_ROW, OUTPUTS, Feed, Keyed, rejecter
 from dataflow.clickstream.records import Event, Match
 from dataflow.clickstream.rules import Rules
@@ -54,6 +55,7 @@ class Step:
     observed: ObservedRow
     gap: int | None  # microseconds since the user's event before; None: it is the first
     candidates: list[Candidate]  # of a purchase event: the row that it takes, if any, then the others, best first
+    is_purchase: bool
 
     @property
     def event(self) -> Event:
@@ -63,6 +65,13 @@ class Step:
     def taken(self) -> Candidate | None:
         """The row that the event takes."""
         return self.candidates[0] if self.candidates and self.candidates[0].beaten_by is None else None
+
+    @property
+    def amount(self) -> Match | None:
+        """Where the event has its amount from: the row that it takes, or itself; None: it has none."""
+        if self.event.amount:
+            return own_match(self.event)
+        return self.taken.match if self.taken is not None else None
 
 
 CLOSED_BY_LOG = "closed by the log"  # the lowest max timestamp of all partitions has passed the session
@@ -180,12 +189,13 @@ def build_report(
     watermarks = _watermarks(partitions, rules, as_of, settings.stop_at_end)
 
     clicks = [observed.event for observed in events.values()]
-    join = IntervalJoin(rules.window, AMOUNTS, rules.retention)
+    spec = amounts(rules.kinds)
+    join = IntervalJoin(rules.window, spec, rules.retention)
     join.add(clicks)
     join.add([observed.purchase for observed in purchases.values()])
     by_log, held_by_log = join.decide(watermarks.by_log), join.held
     by_clock, held_by_clock = join.decide(watermarks.by_clock), join.held
-    later = IntervalJoin(rules.window, AMOUNTS)
+    later = IntervalJoin(rules.window, spec)
     later.restore(join.state())
     to_come = later.decide(MAX_TIME)
 
@@ -193,11 +203,12 @@ def build_report(
         rules.gap, rules.retention, SessionAccumulator, accumulate, merge
     )
     windows.add(clicks)
+    windows.add([own_match(click) for click in clicks if click.amount])
     windows.add(by_log.matches + by_clock.matches + to_come.matches)
     closed = [(session, CLOSED_BY_LOG) for session in windows.close(watermarks.by_log, held_by_log)]
     closed += [(session, CLOSED_BY_CLOCK) for session in windows.close(watermarks.by_clock, held_by_clock)]
     closed += [(session, OPEN) for session in windows.close(MAX_TIME)]
-    candidates = _candidates(events.values(), purchases.values(), rules.window)
+    candidates = _candidates(events.values(), purchases.values(), rules.window, rules.kinds)
     sessions = list(_session_reports(closed, events, candidates, join, rules, watermarks))
 
     by_time = sorted(rows, key=lambda observed: (observed.row.time, observed.row.position))
@@ -261,7 +272,8 @@ def _session_reports(
         steps = []
         for event in result.events:
             gap = event.time - before if before is not None else None
-            steps.append(Step(events[event.position], gap, candidates.get(event.position, [])))
+            is_purchase = event.event_type in rules.kinds.purchases
+            steps.append(Step(events[event.position], gap, candidates.get(event.position, []), is_purchase))
             before = event.time
         closes = max(session.end + rules.retention, join.decided_after(session.user, session.end))
         due = closes + rules.lateness - watermarks.ahead
@@ -269,11 +281,11 @@ def _session_reports(
 
 
 def _candidates(
-    events: Iterable[ObservedRow], purchases: Iterable[ObservedRow], window: int
+    events: Iterable[ObservedRow], purchases: Iterable[ObservedRow], window: int, kinds: Kinds
 ) -> dict[int, list[Candidate]]:
     """The candidates of each purchase event, by its position."""
     buying = sorted(
-        (observed for observed in events if observed.event.event_type == PURCHASE),
+        (each for each in events if each.event.event_type in kinds.purchases and not each.event.amount),
         key=lambda observed: observed.row.position,
     )
     rows = sorted(purchases, key=lambda observed: observed.row.time)
@@ -310,7 +322,7 @@ def _why_better(better: Match, worse: Match) -> str:
 
 def _paid_by(session: Session[SessionAccumulator], steps: list[Step]) -> Step | None:
     best = session.fold.best
-    return next((step for step in steps if step.taken is not None and step.taken.match == best), None)
+    return next((step for step in steps if best is not None and step.amount == best), None)
 
 
 def _unmatched_rows(purchases: Mapping[int, ObservedRow], *decisions: Decided) -> list[UnmatchedRow]:

@@ -5,7 +5,7 @@ from itertools import permutations
 import msgspec
 import pytest
 
-from dataflow.clickstream.attribution import AMOUNTS, PurchaseKey, match, pair_purchases
+from dataflow.clickstream.attribution import PurchaseKey, amounts, match, pair_purchases
 from dataflow.clickstream.records import Purchase
 from dataflow.streaming.interval_join import JoinState
 from dataflow.streaming.state import JobFingerprint, StateCodec
@@ -21,7 +21,7 @@ def paid(time: int, amount: str, page: int = 1, position: int = 0, value: bytes 
     return Purchase(time, b"1", value or amount.encode(), position, page, amount.encode())
 
 
-def amounts(keys: list[PurchaseKey], rows: list[Purchase]) -> list[tuple[int, str]]:
+def amounts_of(keys: list[PurchaseKey], rows: list[Purchase]) -> list[tuple[int, str]]:
     """The times of the events that take a row, and the amounts."""
     pairs = pair_purchases(keys, rows, WINDOW)
     return sorted((keys[key].time, rows[row].amount.decode()) for key, row in pairs)
@@ -51,7 +51,7 @@ def amounts(keys: list[PurchaseKey], rows: list[Purchase]) -> list[tuple[int, st
 )
 def test_the_row_that_a_lone_event_takes_does_not_depend_on_the_order(rows, taken):
     for order in permutations(rows):
-        assert amounts([bought(100)], list(order)) == [(100, taken)]
+        assert amounts_of([bought(100)], list(order)) == [(100, taken)]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_row_that_a_lone_event_takes_does_not_depend_on_the_order(rows, take
 def test_competing_events_share_the_rows(keys, rows, pairs):
     for key_order in permutations(keys):
         for order in permutations(rows):
-            assert amounts(list(key_order), list(order)) == pairs
+            assert amounts_of(list(key_order), list(order)) == pairs
 
 
 def test_rows_that_differ_in_nothing_but_their_place_are_taken_by_their_place():
@@ -140,7 +140,7 @@ def old_row(time: int, is_matched: bool, user: bytes = b"1") -> list:
 )
 def test_what_version_4_has_matched_is_not_paired_again(keys, rows, keys_after, rows_after):
     old = msgspec.msgpack.encode([4, 8, [], {}, [keys, rows], ""])
-    codec = StateCodec(JoinState[PurchaseKey, Purchase], JobFingerprint(8), AMOUNTS.converters(WINDOW))
+    codec = StateCodec(JoinState[PurchaseKey, Purchase], JobFingerprint(8), amounts().converters(WINDOW))
     state = codec.unpack(old)
     assert [key.time for key in state.lefts] == keys_after
     assert state.rights == [Purchase(time, b"1", b"{}", time, 1, b"9") for time in rows_after]

@@ -7,11 +7,13 @@ from dataflow.kafka.replayed_rows import PendingRows
 from dataflow.kafka.sink import SinkState
 from dataflow.runtime.changed_settings import (
     changes,
+    named,
     noted_settings,
     refuse,
     refuse_lost_rows,
     refuse_old_store,
     refuse_other_inputs,
+    refuse_other_mapping,
     rows_before_change,
     rows_to_replay,
     with_notes,
@@ -158,3 +160,26 @@ def test_a_replay_without_a_store_is_refused_where_retention_has_removed_rows(no
             UserError, match=r"^without its recovery store the job would read clicks again .* start over"
         ):
             refuse_lost_rows(noted, firsts, rows)
+
+
+def test_a_list_of_the_mapping_is_called_by_its_place_in_the_file():
+    assert named("events.purchases") == "[events] purchases"
+    assert named("session_gap") == "VISITS_SESSION_GAP"
+
+
+@pytest.mark.parametrize(
+    ("before", "has_snapshot", "rows", "is_refused"),
+    [
+        pytest.param({"mapping": "a"}, True, 5, False, id="the same"),
+        pytest.param({"mapping": "b"}, True, 0, True, id="open sessions would be read again"),
+        pytest.param({"mapping": "b"}, False, 5, True, id="rows would be written again"),
+        pytest.param({"mapping": "b"}, False, 0, False, id="nothing was read or written by it"),
+        pytest.param({}, True, 5, False, id="the first start"),
+    ],
+)
+def test_another_way_to_read_messages_is_refused_once_it_has_been_used(before, has_snapshot, rows, is_refused):
+    if not is_refused:
+        refuse_other_mapping(before, {"mapping": "a"}, has_snapshot, rows)
+    else:
+        with pytest.raises(UserError, match=r"^the mapping reads messages in another way than when .* start over"):
+            refuse_other_mapping(before, {"mapping": "a"}, has_snapshot, rows)

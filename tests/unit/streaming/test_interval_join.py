@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from dataflow.clickstream.attribution import AMOUNTS
+from dataflow.clickstream.attribution import amounts
 from dataflow.clickstream.records import Event, Purchase
 from dataflow.streaming.interval_join import Decided, IntervalJoin
 from dataflow.streaming.time import MAX_TIME, MIN_TIME
@@ -23,7 +23,7 @@ def paid(time: int, amount: str, page: int = 1, user: bytes = b"1") -> Purchase:
 
 
 def join_of(*rows: Event | Purchase, retention: float = MAX_TIME) -> IntervalJoin:
-    join = IntervalJoin(WINDOW, AMOUNTS, retention)
+    join = IntervalJoin(WINDOW, amounts(), retention)
     for row in rows:
         join.add([row])
     return join
@@ -140,7 +140,7 @@ def test_a_resumed_join_decides_as_before_also_in_the_middle_of_a_stretch():
     for watermark in (MIN_TIME, 106, 110, 114):
         before = join_of(*rows[:-1])
         assert before.decide(watermark) == Decided()
-        after = IntervalJoin(WINDOW, AMOUNTS)
+        after = IntervalJoin(WINDOW, amounts())
         after.restore(before.state())
         after.add(rows[-1:])
         assert told(after.decide(MAX_TIME)) == whole
@@ -177,7 +177,7 @@ def test_the_moment_when_events_are_decided_is_known_by_the_rows_so_far():
 
 
 def test_a_long_stretch_costs_no_more_a_row_than_a_short_one():
-    join = IntervalJoin(WINDOW, AMOUNTS)
+    join = IntervalJoin(WINDOW, amounts())
     for time in range(0, 40_000, 4):
         join.add([bought(time) if time % 8 else paid(time, "1")])
         join.decide(time)

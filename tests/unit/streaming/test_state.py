@@ -6,7 +6,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from dataflow.clickstream.attribution import AMOUNTS, PurchaseKey, match
+from dataflow.clickstream.attribution import PurchaseKey, amounts, match
 from dataflow.clickstream.records import Event, Match, Purchase
 from dataflow.clickstream.sessions import SessionAccumulator
 from dataflow.streaming.errors import UserError
@@ -114,7 +114,7 @@ def test_state_of_another_job_or_version_is_refused_in_one_line(data, reason):
 
 
 def test_the_engines_copy_at_a_snapshot_is_the_bytes_of_that_moment():
-    join = IntervalJoin(5, AMOUNTS)
+    join = IntervalJoin(5, amounts())
     bought = msgspec.structs.replace(EVENT, event_type="purchase")
     join.add([bought])
     snapshots = StateCodec(JOIN, JOB)

@@ -70,3 +70,16 @@ def test_a_file_that_is_not_there_is_told_with_the_presets(tmp_path):
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_right(name):
     assert load(name).events.page_views
+
+
+def test_what_decides_how_messages_are_read_is_told_apart_from_lists_of_kinds_and_numbers():
+    kinds = RIGHT + 'page_views = ["view"]\nignore = ["ping"]\n[rules]\nsession_gap = 1800'
+    assert parse(kinds).reading == parse(RIGHT).reading
+    assert parse(RIGHT + 'page = "p"').reading != parse(RIGHT).reading
+    assert parse(RIGHT.replace("clicks", "views")).reading != parse(RIGHT).reading
+    assert parse(kinds).kinds == {
+        "events.page_views": "view",
+        "events.purchases": "purchase",
+        "events.ignore": "ping",
+        "events.only": "",
+    }
