@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -66,6 +66,7 @@ class JobView(msgspec.Struct):
     partitions: list[PartitionView]
     more_partitions: int
     users: list[str]
+    doubts: list[str]  # why an input can hardly be meant as it is
 
 
 class FollowedUser(msgspec.Struct):
@@ -118,6 +119,7 @@ class DashboardFeed:
         probe: reads the state of the shards.
         progress: how far the partitions have been read.
         kafka_is_up: whether a broker can be reached.
+        doubts: why inputs can hardly be meant as they are.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class DashboardFeed:
         probe: DashboardProbe,
         progress: Progress,
         kafka_is_up: Callable[[], bool],
+        doubts: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        self._doubts = doubts
         self._process_id = process_id
         self._processes = processes
         self._probe = probe
@@ -209,6 +213,7 @@ class DashboardFeed:
             partitions=[partition(status) for status in sorted(shown, key=lambda status: order[status.source])],
             more_partitions=len(statuses) - len(shown),
             users=self._probe.newest_users(),
+            doubts=list(self._doubts()),
         )
 
     def _state(self, kafka_is_up: bool) -> tuple[str, str]:

@@ -155,6 +155,7 @@ class SourceContext:
         starts: offsets at which partitions without a state begin; others begin at their first row.
         stop_at_end: whether to read no farther than the end that each partition has when it is opened.
         on_start: called before the first partition is opened, when the engine runs.
+        on_batch: called with what each poll has read.
         clock: the job's.
     """
 
@@ -167,6 +168,7 @@ class SourceContext:
     starts: Mapping[PartitionId, int]
     stop_at_end: bool
     on_start: Callable[[], None] = lambda: None
+    on_batch: Callable[[PolledBatch], None] = lambda batch: None
     clock: JobClock = job_clock
 
 
@@ -367,6 +369,7 @@ class _PartitionSource:
         progress = SourceProgress(self._source, MIN_TIME, clock.wall(), caught_up_at, sources, read_at)
         batch = self._reader.read(messages, progress)
         self._counters.count(batch)
+        self._context.on_batch(batch)
         self._alignment.record_read(len(messages), self._reader.max_timestamp)
         if self.ended:
             batch.time = batch.time._replace(max_timestamp=MAX_TIME)

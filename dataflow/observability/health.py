@@ -4,7 +4,7 @@ The engine's own server cannot be extended, so this is a second server, on its o
 states its reason.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 
 from dataflow.observability import http, lifecycle, liveness
@@ -29,29 +29,38 @@ def live(kafka_is_up: Callable[[], bool]) -> Verdict:
     return since_poll <= STALLED_AFTER_S, f"sources were last polled {since_poll:.1f} s ago"
 
 
-def ready(kafka_is_up: Callable[[], bool], progress: Progress) -> Verdict:
-    """Whether every partition of this process was read to its end in the last BEHIND_AFTER_S seconds."""
+def ready(
+    kafka_is_up: Callable[[], bool], progress: Progress, doubts: Callable[[], Collection[str]] = tuple
+) -> Verdict:
+    """Whether every partition of this process was read to its end in the last BEHIND_AFTER_S seconds.
+
+    The reason also tells why an input can hardly be meant as it is.
+    """
     if lifecycle.is_ending():
         return False, "stopping"
     is_live, why = live(kafka_is_up)
     if not is_live:
         return False, why
     behind = progress.behind_its_end(BEHIND_AFTER_S)
-    return behind is None, behind or f"every partition was read to its end in the last {BEHIND_AFTER_S} s"
+    why = behind or f"every partition was read to its end in the last {BEHIND_AFTER_S} s"
+    return behind is None, "; but ".join([why, *doubts()])
 
 
-def serve(port: int, kafka_is_up: Callable[[], bool], progress: Progress) -> None:
+def serve(
+    port: int, kafka_is_up: Callable[[], bool], progress: Progress, doubts: Callable[[], Collection[str]] = tuple
+) -> None:
     """Starts the server in a thread.
 
     Args:
         port: TCP port, on all addresses.
         kafka_is_up: whether a broker can be reached.
         progress: how far the partitions of this process have been read.
+        doubts: why inputs can hardly be meant as they are.
 
     Raises:
         UserError: the port is not available.
     """
-    probes = {"/live": lambda: live(kafka_is_up), "/ready": lambda: ready(kafka_is_up, progress)}
+    probes = {"/live": lambda: live(kafka_is_up), "/ready": lambda: ready(kafka_is_up, progress, doubts)}
 
     class Probe(http.QuietHandler):
         def do_GET(self) -> None:

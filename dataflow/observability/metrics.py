@@ -31,6 +31,10 @@ rows_pending = Gauge(
     "Rows that the output topic had before a resume and that the replay has not made again yet.",
     ["topic"],
 )
+rows_ignored = Counter("visits_rows_ignored", "Messages left out because the mapping says so.", ["topic"])
+doubtful_input = Gauge(
+    "visits_doubtful_input", "1 while an input can hardly be meant as it is; the log and /ready say why.", ["problem"]
+)
 rows_late = Counter(
     "visits_rows_late",
     "Late rows: too far below their partition's max timestamp (log), or passed by the watermark while their partition "
@@ -63,10 +67,13 @@ class InputCounters:
         self._read = rows_read.labels(topic)
         self._late = rows_late.labels(topic, LATE_IN_PARTITION)
         rows_late.labels(topic, OVERTAKEN)  # so that the series exists before the first such row
+        self._ignored = rows_ignored.labels(topic)
         self._topic = topic
 
     def count(self, batch: PolledBatch) -> None:
-        self._read.inc(len(batch.rows) + len(batch.late) + len(batch.unreadable))
+        self._read.inc(len(batch.rows) + len(batch.late) + len(batch.unreadable) + batch.ignored)
+        if batch.ignored:
+            self._ignored.inc(batch.ignored)
         if batch.late:
             self._late.inc(len(batch.late))
         if batch.unreadable:

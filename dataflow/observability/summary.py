@@ -19,14 +19,15 @@ class Totals:
         self.sessions = int(metrics.value(metrics.sessions_closed))
         self.late = int(metrics.value(metrics.rows_late))
         self.dead = int(metrics.value(metrics.dead_letters))
+        self.ignored = int(metrics.value(metrics.rows_ignored))
         self.unmatched = int(metrics.value(metrics.unmatched))
         self.left_out = int(metrics.value(metrics.rows_left_out))
         self.pending = int(metrics.value(metrics.rows_pending))
 
     @property
     def nothing_readable(self) -> bool:
-        """Whether messages were read, and not one of them was a row."""
-        return 0 < sum(self.read.values()) <= self.dead
+        """Whether messages were read that were not to be left out, and not one of them was a row."""
+        return 0 < sum(self.read.values()) - self.ignored <= self.dead
 
     @property
     def mostly_lost(self) -> bool:
@@ -38,6 +39,8 @@ class Totals:
     def __str__(self) -> str:
         read, written = _listed(self.read, "from"), _listed(self.written, "to")
         lost = f"{self.late:,} late, {self.dead:,} dead letters, {self.unmatched:,} unmatched purchases"
+        if self.ignored:
+            lost += f", {self.ignored:,} left out as the mapping says"
         there = (
             f"; {pluralize(self.left_out, 'row')} not written, because the outputs had them" if self.left_out else ""
         )

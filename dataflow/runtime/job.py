@@ -17,6 +17,7 @@ from bytewax.dataflow import Dataflow
 from confluent_kafka import KafkaException
 
 from dataflow.clickstream.dead_letters import KINDS
+from dataflow.clickstream.input_check import PROBLEMS, InputCheck
 from dataflow.clickstream.outputs import OUTPUTS
 from dataflow.clickstream.topology import Inputs, build
 from dataflow.dashboard.probe import DashboardProbe
@@ -176,15 +177,22 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     for topic in settings.inputs:
         for kind in KINDS:
             metrics.dead_letters.labels(topic, kind)  # so that the series exists before the first such message
+    check = InputCheck(rules.kinds, lambda text: log.warning("%s", text, extra=logs.event("doubtful-input")))
+    for problem in PROBLEMS:
+        metrics.set_function(metrics.doubtful_input.labels(problem), functools.partial(check.has, problem))
+
+    def doubts() -> list[str]:
+        return list(check.problems().values())
+
     if settings.health_port:
-        health.serve(settings.health_port, connection.is_up, progress)
+        health.serve(settings.health_port, connection.is_up, progress, doubts)
     probe = None
     if settings.page_port:
         probe = DashboardProbe(rules.shards, settings.input_topics, rules.kinds)
         page = Page(
             settings.page_address,
             settings.page_port,
-            DashboardFeed(process_info.process_id, process_info.processes, probe, progress, connection.is_up),
+            DashboardFeed(process_info.process_id, process_info.processes, probe, progress, connection.is_up, doubts),
         )
         log.info("the page is on %s", page.url, extra=logs.event("page"))
     context = SourceContext(
@@ -197,6 +205,7 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         starts=starts,
         stop_at_end=settings.stop_at_end,
         on_start=lease.join,
+        on_batch=check.look,
     )
     started = clock.now()
 

@@ -68,6 +68,8 @@ function glance(picture) {
   total("out", picture.written);
   put("snapshot", picture.snapshot === null ? "–" : `${span(picture.now - picture.snapshot)} ago`);
   put("waits", picture.waits);
+  put("doubts", picture.doubts.join(". "));
+  at("doubts").hidden = !picture.doubts.length;
   at("waits").className = picture.holding.length ? "waits held" : "waits";
 }
 

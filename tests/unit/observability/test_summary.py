@@ -14,6 +14,7 @@ COUNTERS = {
     "unmatched": metrics.unmatched,
     "sessions_closed": metrics.sessions_closed,
     "left_out": metrics.rows_left_out,
+    "ignored": metrics.rows_ignored,
     "pending": metrics.rows_pending,
 }
 
@@ -76,3 +77,12 @@ def test_a_run_knows_whether_anything_could_be_read(totals_of, read, dead, expec
 def test_a_run_without_messages_says_so(totals_of):
     _, record = totals_of()
     assert record.getMessage().startswith("read nothing; closed 0 sessions; wrote nothing;")
+
+
+def test_messages_left_out_on_purpose_are_no_loss_and_are_told(totals_of):
+    totals, record = totals_of(rows_read={"clicks": 5}, ignored={"clicks": 5})
+    assert not totals.nothing_readable
+    assert record.levelname == "INFO"
+    assert ", 5 left out as the mapping says" in record.getMessage()
+    totals, _ = totals_of(rows_read={"clicks": 5}, ignored={"clicks": 3}, dead_letters=2)
+    assert totals.nothing_readable
