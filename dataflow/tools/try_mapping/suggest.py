@@ -19,7 +19,10 @@ _YEARS = 946_684_800_000_000, 4_102_444_800_000_000  # 2000 and 2100, microsecon
 _PLAIN_NAME = re.compile(r"[^.\[\]\"=@][^.\[\]\"]*")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
-PAGE_VIEW = re.compile(r"page.?view|screen.?view|^view$|^page$|^screen$|\$pageview|page.*viewed", re.IGNORECASE)
+PAGE_VIEW = re.compile(
+    r"page.?view|screen.?view|page.*viewed|(^|_)(view|page|screen)$|^\$(pageview|screen)$|^(home|catalog)$",
+    re.IGNORECASE,
+)
 PURCHASE = re.compile(
     r"purchas|transaction|^buy$|^order$|order.*(complet|plac|paid|creat)|checkout.*complet|^sale$", re.IGNORECASE
 )
