@@ -7,6 +7,7 @@ page by page, then all events and rows that are left. Each step makes as many pa
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -43,15 +44,16 @@ def pair_purchases(keys: Sequence[PurchaseKey | Event], purchases: Sequence[Purc
     """Pairs the purchase events of a user with purchase rows.
 
     Args:
-        keys: of the events, or the events; in any order.
-        purchases: the rows, in any order.
+        keys: of the events, or the events; in order of time.
+        purchases: the rows, in order of time.
         window: match window, in microseconds.
 
     Returns:
         Indexes of events and of rows, in no order.
     """
-    lefts = sorted(range(len(keys)), key=lambda left: (keys[left].time, keys[left].page))
-    rights = sorted(range(len(purchases)), key=lambda right: _rank(purchases[right]))
+    lefts, rights = list(range(len(keys))), list(range(len(purchases)))
+    if any(purchase.time == later.time for purchase, later in pairwise(purchases)):
+        rights.sort(key=lambda right: _rank(purchases[right]))
 
     def paired(lefts: list[int], rights: list[int]) -> Pairs:
         if not lefts or not rights:

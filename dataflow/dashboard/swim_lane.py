@@ -159,6 +159,7 @@ def _match_lines(parts: list[_Part], matched: list[Purchase], window: int, kinds
     """The matches that are decided. The rows in them are known, so pairing these again gives the same pairs."""
     purchases = kinds.purchases
     events = [event for part in parts for event in part.events if event.event_type in purchases and not event.amount]
+    matched = sorted(matched, key=lambda row: row.time)
     pairs = pair_purchases(events, matched, window)
     matches = {events[left].position: match(events[left], matched[right]) for left, right in pairs}
     lines = []

@@ -46,8 +46,10 @@ def pair(lefts: Sequence[int], rights: Sequence[int], window: int) -> Pairs:
     Returns:
         Indexes of the pairs, in order. Of equal times those of the highest indexes have the partners.
     """
-    if len(lefts) == len(rights) == 1:
-        return [(0, 0)] if abs(lefts[0] - rights[0]) <= window else []
+    if len(lefts) == len(rights) and all(
+        -window <= left - right <= window for left, right in zip(lefts, rights, strict=True)
+    ):
+        return [(number, number) for number in range(len(lefts))]  # the usual case: all have partners
     with_partner = _blocks(lefts, rights, window)
     return list(
         zip(

@@ -127,6 +127,7 @@ def test_job_and_reference_pair_many_purchases_alike(many, window):
 
 
 def by_job(events: list[Bought], rows: list[Paid], window: int) -> list[tuple[Bought, Paid]]:
+    events, rows = sorted(events, key=lambda each: each.time), sorted(rows, key=lambda each: each.time)
     pairs = pair_purchases(
         [PurchaseKey(event.time, b"1", event.page) for event in events],
         [Purchase(row.time, b"1", b"", row.number, row.page, row.text.encode()) for row in rows],

@@ -286,7 +286,7 @@ def _candidates(
     """The candidates of each purchase event, by its position."""
     buying = sorted(
         (each for each in events if each.event.event_type in kinds.purchases and not each.event.amount),
-        key=lambda observed: observed.row.position,
+        key=lambda observed: (observed.row.time, observed.row.position),
     )
     rows = sorted(purchases, key=lambda observed: observed.row.time)
     times = [observed.row.time for observed in rows]
