@@ -120,7 +120,7 @@ def test_a_scrape_has_lag_watermark_lease_snapshot_and_state_size(run):
 def test_every_queried_metric_exists_and_no_label_has_unbounded_values(run):
     _, _, scrape = run
     labels = {label for family in scrape.families for sample in family.samples for label in sample.labels}
-    assert labels == {"topic", "partition", "kind", "reason", "step"}
+    assert labels == {"topic", "partition", "kind", "reason", "step", "problem"}
     assert {reason for reason, _ in scrape.each("visits_dead_letters_total")} == set(KINDS)
     assert all(family.documentation for family in scrape.families)
     assert queried_metrics() <= scrape.names  # by alert rules and dashboard
