@@ -30,7 +30,7 @@ class MappedRecording:
         self._path = path
         events = next(topic for topic in inputs if topic.has_events)
         purchases = [topic for topic in inputs if not topic.has_events]
-        self._decoders = [topic.decoder for topic in (events, *purchases[:1])]
+        self._topics = events, *purchases[:1]
         try:
             _, self._lines = open_lines(path)
         except (*UNREADABLE, csv.Error) as error:
@@ -55,8 +55,9 @@ class MappedRecording:
     def _row(self, line: Line) -> Row:
         value = line.text or msgspec.json.encode(line.content)
         problems = []
-        for decoder in self._decoders:
-            message = _Message(value)
+        for topic in self._topics:
+            decoder = topic.decoder
+            message = _Message(value, topic.name)
             try:
                 part = decoder.parts(message)[0] if decoder.parts is not None else message
                 row = decoder.decode(part.value(), 0, part)
@@ -70,8 +71,12 @@ class MappedRecording:
 class _Message:
     """A line as decoders need it: without what only Kafka knows."""
 
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, value: bytes, topic: str) -> None:
         self._value = value
+        self._topic = topic
+
+    def topic(self) -> str:
+        return self._topic
 
     def key(self) -> None:
         return None

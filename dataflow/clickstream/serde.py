@@ -133,9 +133,11 @@ def _with_own_fields_renamed(value: bytes, added: AddedFields) -> bytes:
     if not any(name in fields for name in added):
         return value
     parts = []
+    names = set(fields)
     for name, text in fields.items():
         if name in added:
-            while name in added or name in fields:
+            while name in added or name in names:
                 name = f"original_{name}"
+            names.add(name)
         parts.append(_encode(name) + b":" + bytes(text))
     return b"{" + b",".join(parts) + b"}"

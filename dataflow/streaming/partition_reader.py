@@ -23,6 +23,10 @@ class Unreadable(Exception):
         self.kind = kind
 
 
+class NotTakenApart(Unreadable):
+    """A message that may hold several rows cannot be taken apart; what is rejected is the message, not a part of it."""
+
+
 class Ignored(Exception):
     """A message is not to be read, and that is as it should be."""
 
@@ -48,7 +52,8 @@ class TopicDecoder:
     Args:
         decode: makes a row of a message.
         parts: takes a message apart that may hold several rows, into what stands for a message each, with an offset
-            times `PART_LIMIT` plus the number of the part; None: each message is one row.
+            times `PART_LIMIT` plus the number of the part; None: each message is one row. Of a message that cannot be
+            taken apart it makes one part, of which `decode` raises NotTakenApart.
         number: of the topic among those of its kind, for positions.
     """
 
@@ -106,6 +111,7 @@ class PartitionReader:
                 offset, part = message.offset(), None
                 if self._parts is not None:
                     offset, part = divmod(offset, PART_LIMIT)
+                    part = None if isinstance(error, NotTakenApart) else part
                 unreadable.append(
                     RejectedRecord(message.key(), message.value(), str(error), self.source, offset, error.kind, part)
                 )

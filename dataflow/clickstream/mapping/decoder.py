@@ -1,10 +1,9 @@
 """Decodes messages of any shape into events and purchase rows, as a mapping says."""
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -12,16 +11,16 @@ import msgspec
 from dataflow.clickstream.dead_letters import DECODE_ERRORS, no_value, unreadable
 from dataflow.clickstream.interning import Interned
 from dataflow.clickstream.mapping import paths
-from dataflow.clickstream.mapping.paths import Document, Json, Path, Step, open_json, text_of
+from dataflow.clickstream.mapping.paths import BLANKS, Document, Json, Path, Step, open_json, text_of
 from dataflow.clickstream.mapping.spec import FIELDS, Events, Mapping, Output, Role
 from dataflow.clickstream.mapping.times import parse_time
 from dataflow.clickstream.records import NUMBER_PAGE, PLAIN, TEXT_USER, Event, InputRecord, Purchase
-from dataflow.streaming.partition_reader import Ignored, Unreadable
+from dataflow.streaming.partition_reader import Ignored, NotTakenApart, Unreadable
 from dataflow.streaming.partition_reader import Message as PolledMessage
 from dataflow.streaming.position import PART_LIMIT
 from dataflow.streaming.time import Time
 
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")  # of JSON
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)  # of JSON
 _MAX_DIGITS = 400
 _MAX_USER = 1_000  # characters of an id; it is a Kafka key, and a part of every row
 _CLOSING_BRACE, _QUOTE = b"}", ord('"')
@@ -52,6 +51,10 @@ class KafkaMessage(PolledMessage, Protocol):
     """What is needed of `confluent_kafka.Message`."""
 
     def headers(self) -> Any: ...
+    def topic(self) -> str: ...
+
+
+_NOTHING = Document(b"null")
 
 
 class Part:
@@ -59,23 +62,25 @@ class Part:
 
     Args:
         message: the whole.
-        index: which of its events.
-        whole: its JSON; None: it cannot be taken apart, and the part is the message.
-        item: the event's own JSON.
-        alone: the JSON of a message with this event alone, which decodes into the same.
         value: what a dead letter holds.
+        index: which of its events.
+        whole: its JSON.
+        item: the event's own JSON.
+        alone: the text of a message with this event alone, which decodes into the same.
+        problem: why there are no such parts, and this one is the message.
     """
 
-    __slots__ = ("_index", "_message", "_value", "alone", "item", "whole")
+    __slots__ = ("_index", "_message", "_value", "alone", "item", "problem", "whole")
 
     def __init__(
         self,
         message: KafkaMessage,
-        index: int,
-        whole: Document | None,
-        item: Json = b"",
+        value: bytes | None,
+        index: int = 0,
+        whole: Document = _NOTHING,
+        item: Document = _NOTHING,
         alone: bytes = b"",
-        value: bytes | None = None,
+        problem: Exception | None = None,
     ) -> None:
         self._message = message
         self._index = index
@@ -83,6 +88,7 @@ class Part:
         self.whole = whole
         self.item = item
         self.alone = alone
+        self.problem = problem
 
     def key(self) -> bytes | None:
         return self._message.key()
@@ -98,6 +104,9 @@ class Part:
 
     def headers(self) -> Any:
         return self._message.headers()
+
+    def topic(self) -> str:
+        return self._message.topic()
 
 
 class MappedDecoder:
@@ -115,8 +124,7 @@ class MappedDecoder:
         events, purchases = mapping.events, mapping.purchases
         self._events = _EventFields(events, mapping.output) if topic in events.topic_names else None
         self._purchases = _PurchaseFields(purchases) if purchases and topic in purchases.topic_names else None
-        role = events if self._events is not None else purchases
-        assert role is not None, topic
+        role = mapping.role_of(topic)
         self._function = role.decode_function
         self._each = role.each
         self._each_steps = paths.parse(role.each).steps if role.each not in ("", "[]") else ()
@@ -129,35 +137,43 @@ class MappedDecoder:
 
     def decode(self, value: bytes | None, position: int, message: KafkaMessage) -> InputRecord:
         """Decodes a message, or a part of one. Raises Unreadable, or Ignored."""
-        if isinstance(message, Part) and message.whole is not None:
-            text, document, whole = message.alone, Document(message.item), message.whole
-        else:
+        if not isinstance(message, Part):
             text, document = self._open(value, message)
-            if isinstance(message, Part):
-                raise Unreadable(self._not_an_event(), "fields")
             whole = document
+        elif message.problem is not None:
+            raise message.problem
+        else:
+            text, document, whole = message.alone, message.item, message.whole
         if not isinstance(document.root, dict):
             raise Unreadable(self._not_an_event(), "fields")
-        record = _Record(document, whole, message)
+        record = _Record(document, whole, message, (whole if self._each_steps else document).root)
         return self._role(record).row(record, text, position)
 
     def parts(self, message: KafkaMessage) -> Sequence[Part]:
         """The events of a message, each as a message of its own; the message itself if it cannot be taken apart."""
         value = message.value()
-        as_it_is = [Part(message, 0, None, value=value)]
         try:
             text, whole = self._open(value, message)
-        except (Unreadable, Ignored):
-            return as_it_is
-        node = whole.root if self._each == "[]" else _node(whole, self._each_steps)
-        if node is whole.root and isinstance(node, dict):
-            node = [msgspec.Raw(text)]  # one event alone, as in the value of a part
-        if not isinstance(node, list) or len(node) > PART_LIMIT:
-            return as_it_is
+            node = whole.root if self._each == "[]" else _node(whole, self._each_steps)
+            if node is whole.root and isinstance(node, dict):
+                node = [msgspec.Raw(text)]  # one event alone, as in the value of a part
+            if not isinstance(node, list) or len(node) > PART_LIMIT:
+                raise Unreadable(self._not_an_event(), "fields")
+        except Unreadable as error:
+            return [Part(message, value, problem=NotTakenApart(str(error), error.kind))]
+        except Ignored as ignored:
+            return [Part(message, value, problem=ignored)]
         parts = []
-        for index, item in enumerate(node):
-            alone = bytes(item) if self._each == "[]" else _with_one(whole.root, self._each_steps, item)
-            parts.append(Part(message, index, whole, item, alone, alone if self._function is None else value))
+        for index, json in enumerate(node):
+            try:
+                alone, item = _opened(bytes(json))
+            except Unreadable:
+                alone, item = b"", _NOTHING
+            if not isinstance(item.root, dict):
+                alone = bytes(json)
+            if self._each_steps:
+                alone = _with_one(whole.root, self._each_steps, json)
+            parts.append(Part(message, alone if self._function is None else value, index, whole, item, alone))
         return parts
 
     def _not_an_event(self) -> str:
@@ -170,11 +186,11 @@ class MappedDecoder:
         return f"{self._each}: not an array of at most {PART_LIMIT:,} JSON objects"
 
     def _open(self, value: bytes | None, message: KafkaMessage) -> tuple[bytes, Document]:
+        if value is None and self._ignores_no_value:
+            raise Ignored
         if self._function is not None:
             return _opened(_called(self._function, message))
         if value is None:
-            if self._ignores_no_value:
-                raise Ignored
             raise no_value()
         return _opened(value)
 
@@ -190,19 +206,22 @@ class MappedDecoder:
 
 
 class _Record:
-    """What paths are followed in."""
+    """What paths are followed in.
 
-    __slots__ = ("_document", "_key", "_message", "_whole")
+    Args:
+        document: the event's own JSON.
+        whole: the JSON of the message that it is in.
+        message: the message.
+        fields: of the object that a visit is made of, by name.
+    """
 
-    def __init__(self, document: Document, whole: Document, message: KafkaMessage) -> None:
+    __slots__ = ("_document", "_message", "_whole", "fields")
+
+    def __init__(self, document: Document, whole: Document, message: KafkaMessage, fields: Any) -> None:
         self._document = document
         self._whole = whole
         self._message = message
-
-    @property
-    def fields(self) -> Any:
-        """The object that is the event, by name."""
-        return self._document.root
+        self.fields = fields
 
     def first(self, found_by: Sequence[Path]) -> _Found | None:
         """What the first path leads to that leads to a text or a number; None if none does."""
@@ -241,9 +260,8 @@ def _in_bytes(data: bytes | None, steps: tuple[Step, ...]) -> _Found | None:
     if data is None:
         return None
     try:
-        if not steps:
-            return _Found(data.decode(), True)
-        return _leaf(Document(data).find(steps))
+        text = data.decode()  # also for the JSON decoder, which does not check what it skips
+        return _leaf(Document(data).find(steps)) if steps else _Found(text, True)
     except DECODE_ERRORS:
         return None
 
@@ -308,14 +326,16 @@ class _Fields:
         text, decimals = found.text.strip(), self._role.amount_decimals
         if self._role.amount_encoding == "base64":
             try:
+                if not found.is_text:
+                    raise ValueError(text)
                 text = str(int.from_bytes(base64.b64decode(text, validate=True), "big", signed=True))
-            except (binascii.Error, ValueError):
+            except ValueError:
                 raise _Problem(f"amount: not base64: {text[:50]!r}", "amount") from None
         if not _NUMBER.fullmatch(text):
             raise _Problem(f"amount: not a number: {text[:50]!r}", "amount")
         if len(text) > _MAX_DIGITS or abs(float(text)) == float("inf"):
             raise _Problem("amount: out of range", "amount")
-        return (f"{Decimal(text).scaleb(-decimals):f}" if decimals else text).encode()
+        return (_shifted(text, decimals) if decimals else text).encode()
 
     def absent(self, field: str) -> str:
         """That none of a field's paths leads to anything."""
@@ -393,11 +413,23 @@ class _PurchaseFields(_Fields):
         return amount
 
 
+def _shifted(text: str, decimals: int) -> str:
+    """A number with its point so many digits further left, exactly, and without an exponent."""
+    try:
+        sign, digits, exponent = Decimal(text).as_tuple()
+    except InvalidOperation:
+        exponent = "n"  # too large for a Decimal
+    if isinstance(exponent, str) or abs(exponent) > _MAX_DIGITS:
+        raise _Problem("amount: out of range", "amount")
+    return f"{Decimal((sign, digits, exponent - decimals)):f}"
+
+
 def _called(function: Callable[[Any], Any], message: KafkaMessage) -> bytes:
     try:
         return _encode(function(message))
     except Exception as error:  # it is the user's own, and must not stop the job
-        raise Unreadable(f"{type(error).__name__}: {error}", "json") from None
+        reason = f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()
+        raise Unreadable(reason, "json") from None
 
 
 def _opened(value: bytes) -> tuple[bytes, Document]:
@@ -407,11 +439,11 @@ def _opened(value: bytes) -> tuple[bytes, Document]:
             value.decode()  # the JSON decoder does not check what it skips
         document = Document(value)
         if document.root is None:
-            msgspec.json.decode(value)  # raises if it is no JSON
+            msgspec.json.decode(value, type=msgspec.Raw)  # raises if it is no JSON
     except DECODE_ERRORS as error:
         raise unreadable(value, error) from None
-    if value.lstrip()[:1] == b'"':  # a JSON text in a JSON text
-        value = (text_of(value) or "").encode()
+    if (stripped := value.lstrip(BLANKS))[:1] == b'"':  # a JSON text in a JSON text
+        value = (text_of(stripped) or "").encode()
     return value, document
 
 

@@ -93,6 +93,7 @@ _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 _QUOTE, _BRACE, _BRACKET = ord('"'), ord("{"), ord("[")
+BLANKS = b" \t\n\r"  # what JSON takes for space
 
 Json = bytes | msgspec.Raw
 Node = dict[str, msgspec.Raw] | Sequence[msgspec.Raw]
@@ -103,10 +104,10 @@ def open_json(json: Json) -> Node | None:
 
     Raises what msgspec raises for text that is not JSON at all.
     """
-    json = bytes(json).lstrip()
+    json = bytes(json).lstrip(BLANKS)
     first = json[:1]
     if first == b'"':
-        json = _text(json).encode().lstrip()
+        json = _text(json).encode().lstrip(BLANKS)
         first = json[:1]
     if first == b"{":
         return _object(json)
@@ -140,12 +141,15 @@ class Document:
         if steps in nodes:
             return nodes[steps]
         found = _child(self._node(steps[:-1]), steps[-1])
-        try:
-            node = open_json(found) if found is not None else None
-        except msgspec.DecodeError:
-            node = None  # a text that is not JSON
-        nodes[steps] = node
+        node = nodes[steps] = _opened(found) if found is not None else None
         return node
+
+
+def _opened(json: msgspec.Raw) -> Node | None:
+    try:
+        return open_json(json)
+    except (msgspec.DecodeError, RecursionError):
+        return None  # a text that is not JSON
 
 
 def _child(node: Node | None, step: Step) -> msgspec.Raw | None:
@@ -156,7 +160,7 @@ def _child(node: Node | None, step: Step) -> msgspec.Raw | None:
     if isinstance(step, int):
         return node[step] if -len(node) <= step < len(node) else None
     for item in node:
-        fields = open_json(item)
+        fields = _opened(item)
         if isinstance(fields, dict) and (raw := fields.get(step.name)) is not None and text_of(raw) == step.text:
             return item
     return None

@@ -18,6 +18,7 @@ import msgspec
 
 from dataflow.clickstream.mapping import paths
 from dataflow.streaming.errors import UserError
+from dataflow.streaming.position import TOPIC_LIMIT
 
 PRESETS = "dataflow.clickstream.mapping", "presets"
 
@@ -125,6 +126,12 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
                     lists[f"{table}.{name}"] = ", ".join(sorted(getattr(role, name)))
         return lists
 
+    def role_of(self, topic: str) -> Role:
+        """The table whose `each`, `decode`, `no_value` and `format` hold for a topic: `[events]` if it is in both."""
+        if topic in self.events.topic_names or self.purchases is None:
+            return self.events
+        return self.purchases
+
     @property
     def page_views(self) -> frozenset[str]:
         """The kinds of events that are page views."""
@@ -181,14 +188,18 @@ def parse(text: str) -> Mapping:
     if mapping.purchases is not None:
         _check("purchases", mapping.purchases, required=("user", "time", "amount"))
     _check_kinds(mapping.events)
+    if mapping.purchases is not None:
+        events, purchases = set(mapping.events.topic_names), set(mapping.purchases.topic_names)
+        if events & purchases and len(events | purchases) > TOPIC_LIMIT:
+            raise ValueError(f"where a topic is in both tables, there are at most {TOPIC_LIMIT} topics")
     if mapping.output.session_id == mapping.output.amount:
         raise ValueError("[output]: session_id and amount have one name")
     return mapping
 
 
 def _check(table: str, role: Role, required: Sequence[str]) -> None:
-    if not role.topic_names or len(role.topic_names) > 16:
-        raise ValueError(f"[{table}] topics: 1 to 16 names")
+    if not role.topic_names or len(role.topic_names) > TOPIC_LIMIT:
+        raise ValueError(f"[{table}] topics: 1 to {TOPIC_LIMIT} names")
     for name in role.topic_names:
         if not _TOPIC.fullmatch(name) or role.topic_names.count(name) > 1:
             raise ValueError(f"[{table}] topics: {name!r} is no topic's name, or there twice")
@@ -206,8 +217,12 @@ def _check(table: str, role: Role, required: Sequence[str]) -> None:
             each = paths.parse(role.each)
         except ValueError as error:
             raise ValueError(f"[{table}] each: {error}") from None
-        if each.root != paths.EVENT:
-            raise ValueError(f'[{table}] each: a path in the message, or "[]" if the message is the array')
+        if each.root != paths.EVENT or not all(isinstance(step, str) for step in each.steps):
+            raise ValueError(
+                f'[{table}] each: names of fields such as data.events, or "[]" if the message is the array'
+            )
+    if (role.only or role.ignore) and not role.type:
+        raise ValueError(f"[{table}] only and ignore need type, which says where the kind is")
     try:
         role.zone  # noqa: B018
     except (ZoneInfoNotFoundError, ValueError):

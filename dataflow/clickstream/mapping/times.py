@@ -7,7 +7,7 @@ space for the T, "UTC" for the Z, a comma for the point, and with the colons of 
 
 import re
 from datetime import date, datetime, timezone, tzinfo
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
 
 from dataflow.streaming.time import SECOND, Time
@@ -22,12 +22,14 @@ UNITS = {
 _MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 10**11, 10**14, 10**17
 _FIRST, _LAST = -62_135_596_800 * SECOND, 253_402_300_800 * SECOND  # years 1 to 9999
 _MAX_DIGITS = 40
+_EXACT = Context(prec=200)  # a product of a number of so many digits and a unit has fewer
 
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,30}))?)?\s?(?:([Zz]|UTC)|([+-])(\d\d)(?::?(\d\d))?)?"
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,30}))?)?(?: ?(?:([Zz]|UTC)|([+-])(\d\d)(?::?(\d\d))?))?",
+    re.ASCII,
 )
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _UNIX_EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -62,7 +64,7 @@ def _of_number(text: str, unit: str) -> int:
             unit = "ms"
         else:
             unit = "us" if size < _NANOSECONDS_FROM else "ns"
-    time = number * UNITS[unit]
+    time = _EXACT.multiply(number, UNITS[unit])
     if abs(time) > 2 * _LAST:
         raise ValueError(f"out of range: {text}")
     return _rounded(time)
@@ -80,14 +82,16 @@ def _of_iso(found: "re.Match[str]", zone: tzinfo) -> int:
             raise ValueError(f"no such offset: {found[0]!r}")
         time += -offset if sign == "+" else offset
     elif not utc and zone is not timezone.utc:
-        local = datetime.fromordinal(_days(day) + _UNIX_EPOCH).replace(hour=hours, minute=minutes, tzinfo=zone)
+        local = datetime.fromordinal(_days(day) + _UNIX_EPOCH).replace(
+            hour=hours, minute=minutes, second=min(seconds, 59), tzinfo=zone
+        )
         offset_then = local.utcoffset()
         time -= round(offset_then.total_seconds()) if offset_then is not None else 0
-    return time * SECOND + (_rounded(Decimal(f"0.{fraction}") * SECOND) if fraction else 0)
+    return time * SECOND + (_rounded(_EXACT.multiply(Decimal(f"0.{fraction}"), Decimal(SECOND))) if fraction else 0)
 
 
 def _rounded(microseconds: Decimal) -> int:
-    return int(microseconds.quantize(Decimal(1), ROUND_HALF_EVEN))
+    return int(microseconds.quantize(Decimal(1), ROUND_HALF_EVEN, _EXACT))
 
 
 @lru_cache(1_000)

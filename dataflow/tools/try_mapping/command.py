@@ -57,7 +57,7 @@ def attempt(messages: Sequence[SampledMessage], inputs: InputTopics) -> Trial:
     """Decodes messages as the job would."""
     trial = Trial()
     for message in messages:
-        decoder = inputs.decoder_of(message.topic)
+        decoder = inputs.decoder_of(message.topic())
         for part in decoder.parts(message) if decoder.parts is not None else [message]:
             try:
                 row = decoder.decode(part.value(), 0, part)

@@ -18,12 +18,15 @@ from dataflow.streaming.errors import UserError
 class SampledMessage:
     """A message as decoders need it."""
 
-    topic: str
+    source: str
     data: bytes | None
     number: int
     record_key: bytes | None = None
     stored: int = 0  # when Kafka stored it, milliseconds; 0: not known
     record_headers: Any = None
+
+    def topic(self) -> str:
+        return self.source
 
     def key(self) -> bytes | None:
         return self.record_key

@@ -1,6 +1,8 @@
 """Messages of any shape, and the events and purchase rows that a mapping makes of them."""
 
 import json
+import sys
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -9,7 +11,7 @@ import pytest
 from dataflow.clickstream.mapping.decoder import MappedDecoder
 from dataflow.clickstream.mapping.spec import parse
 from dataflow.clickstream.records import NUMBER_PAGE, PLAIN, TEXT_USER, Event, Purchase
-from dataflow.streaming.partition_reader import Ignored, Unreadable
+from dataflow.streaming.partition_reader import Ignored, NotTakenApart, Unreadable
 from dataflow.streaming.position import Place, pack
 
 AT = 1_700_000_000_000_000
@@ -38,6 +40,9 @@ class Message:
 
     def headers(self) -> Any:
         return self._headers
+
+    def topic(self) -> str:
+        return "clicks"
 
 
 EVENTS = """
@@ -274,20 +279,109 @@ def test_a_message_may_be_the_array():
     assert parts_of(Message([]), whole) == []
 
 
+OWN = "functions_of_ones_own"
+
+
+@pytest.fixture(autouse=True)
+def _functions_of_ones_own(monkeypatch):
+    own = ModuleType(OWN)
+    own.split_pairs, own.fails = split_pairs, fails
+    monkeypatch.setitem(sys.modules, OWN, own)
+
+
+def fails(message: Message) -> Any:
+    raise ValueError(f"\udcff of {message.topic()}")
+
+
 def split_pairs(message: Message) -> Any:
     """A format of one's own: kind=a;at=5."""
     return dict(pair.split("=") for pair in message.value().decode().split(";"))
 
 
 def test_a_function_of_ones_own_decodes_what_is_not_json():
-    mapping = EVENTS + 'decode = "test_own:split_pairs"'
-    import sys
-    import types
-
-    sys.modules["test_own"] = own = types.ModuleType("test_own")
-    own.split_pairs = split_pairs
+    mapping = EVENTS + f'decode = "{OWN}:split_pairs"'
     event = decode(Message(b"id=u1;kind=click;at=1700000000"), mapping)
     assert (event.user, event.time) == (b"u1", AT)
     assert json.loads(event.value) == {"id": "u1", "kind": "click", "at": "1700000000"}
     with pytest.raises(Unreadable, match=r"^ValueError: "):
         decode(Message(b"nonsense"), mapping)
+
+
+# --- messages that must not stop the job ---
+
+_DEEP = b"[" * 20_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b'{"id":"%b","at":1}' % _DEEP, id="a text of endless JSON where a path goes on"),
+        pytest.param(b'{"list":["%b", "{"]}' % _DEEP, id="texts that are not JSON among the objects of an array"),
+        pytest.param(b"\x0b" + json.dumps(ROW).encode(), id="space that JSON does not know"),
+    ],
+)
+def test_a_message_of_any_bytes_is_unreadable_at_most(value):
+    mapping = EVENTS.replace('["id", "device"]', '["id.x", "list[key=a].value"]')
+    with pytest.raises(Unreadable):
+        decode(Message(value), mapping)
+
+
+def test_a_json_text_in_a_json_text_is_read_whatever_space_is_around_it():
+    event = decode(Message(b' "' + json.dumps(ROW).replace('"', '\\"').encode() + b'" '))
+    assert json.loads(event.value) == ROW
+
+
+@pytest.mark.parametrize(
+    ("more", "amount", "text"),
+    [
+        ("amount_decimals = 2", "12345678901234567890123456789012345", b"123456789012345678901234567890123.45"),
+        ("amount_decimals = 2", "1e3", b"10"),
+        ("amount_decimals = 2", "-0", b"-0.00"),
+        ("", "1\u0663", None),
+        ("amount_decimals = 2", "1e-99999999", None),
+        ("amount_decimals = 2", "1e-9999999999999999999999", None),
+        ('amount_encoding = "base64"', 1234, None),
+    ],
+)
+def test_an_amount_is_exact_or_refused(more, amount, text):
+    message = Message(ROW | {"kind": "purchase", "paid": amount})
+    if text is not None:
+        assert decode(message, EVENTS + more).amount == text
+    else:
+        with pytest.raises(Unreadable, match=r"^amount: (not a number|out of range|not base64)"):
+            decode(message, EVENTS + more)
+
+
+def test_an_event_of_several_whose_message_has_a_field_of_the_name_that_visits_add_is_not_plain():
+    whole = {"client": "c1", "amount": 3, "events": [{"kind": "a", "at": 1}]}
+    (event,) = parts_of(Message(whole), LISTED)
+    assert not event.form & PLAIN
+    inner = {"client": "c1", "events": [{"kind": "a", "at": 1, "amount": 3}]}
+    (event,) = parts_of(Message(inner), LISTED)
+    assert event.form & PLAIN
+
+
+def test_items_of_an_array_may_be_json_texts_and_those_that_are_not_are_unreadable_alone():
+    message = Message([json.dumps(ROW), "{", 1])
+    good, *bad = parts_of(message, EVENTS + 'each = "[]"')
+    assert json.loads(good.value) == ROW
+    assert [value for value, _ in bad] == [b'"{"', b"1"]
+
+
+def test_a_message_that_cannot_be_taken_apart_says_so():
+    decoder = MappedDecoder(parse(LISTED), "clicks")
+    (part,) = decoder.parts(Message(b"nonsense"))
+    with pytest.raises(NotTakenApart, match="malformed"):
+        decoder.decode(part.value(), part.offset(), part)
+
+
+def test_a_function_is_not_asked_about_messages_without_a_value_that_are_to_be_ignored():
+    with pytest.raises(Ignored):
+        decode(Message(None), EVENTS + f'decode = "{OWN}:fails"\nno_value = "ignore"')
+
+
+def test_the_text_of_a_functions_exception_can_be_a_header():
+    with pytest.raises(Unreadable) as unreadable:
+        decode(Message(b"x"), EVENTS + f'decode = "{OWN}:fails"')
+    assert str(unreadable.value) == "ValueError: \\udcff of clicks"
+    assert str(unreadable.value).encode()

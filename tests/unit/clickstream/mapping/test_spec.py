@@ -46,6 +46,17 @@ def test_a_right_file_says_where_each_field_is():
         (RIGHT.replace('"clicks"', '"a b"'), "[events] topics: 'a b' is no topic's name"),
         (RIGHT.replace('"clicks"', ""), "[events] topics: 1 to 16 names"),
         (RIGHT + '[purchases]\ntopics = "paid"\nuser = "u"\ntime = "t"', "[purchases] has no amount"),
+        (RIGHT + 'each = "batches[0].events"', "[events] each: names of fields such as data.events"),
+        (
+            RIGHT + '[purchases]\ntopics = "paid"\nuser = "u"\ntime = "t"\namount = "a"\nonly = ["c"]',
+            "[purchases] only and ignore need type",
+        ),
+        (
+            RIGHT.replace('"clicks"', '"clicks", ' + ", ".join(f'"c{n}"' for n in range(9)))
+            + '[purchases]\nuser = "u"\ntime = "t"\namount = "a"\n'
+            + f'topics = [{", ".join(f'"p{n}"' for n in range(7))}, "clicks"]',
+            "where a topic is in both tables, there are at most 16 topics",
+        ),
         (RIGHT + '[output]\nsession_id = "x"\namount = "x"', "[output]: session_id and amount have one name"),
     ],
 )

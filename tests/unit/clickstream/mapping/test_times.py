@@ -46,6 +46,7 @@ def test_texts_for_one_moment_are_one_moment(text):
         ("1500", "ns", 2),
         ("2500", "ns", 2),
         ("0.0000005", "s", 0),
+        ("1700000000123457.49999999999999999999", "us", 1_700_000_000_123_457),
     ],
 )
 def test_the_unit_of_a_number_is_told_by_its_size_or_said(text, unit, microseconds):
@@ -78,6 +79,8 @@ def test_a_time_without_an_offset_is_of_the_zone_that_is_said(text, utc):
         ("1e99", "out of range"),
         ("-99999999999", "out of range"),
         ("0x10", "not a time"),
+        ("\uff12023-11-14T22:13:20Z", "not a time"),
+        ("2023-11-14T22:13:20\nZ", "not a time"),
     ],
 )
 def test_what_is_no_time_is_refused_with_the_reason(text, reason):
