@@ -316,6 +316,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with EmbeddedKafka() as kafka, tempfile.TemporaryDirectory(prefix="visits-demo-") as directory:
             settings = load().model_copy(update={"brokers": kafka.brokers})
+            if settings.mapping_file is not None:
+                raise UserError("the demo's shop knows the default shape only: unset VISITS_MAPPING")
             for topic in settings.inputs + settings.outputs:
                 kafka.create_topic(topic, _PARTITIONS)
             return _run(settings, Path(directory), console)

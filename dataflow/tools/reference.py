@@ -2,6 +2,9 @@
 
 It shares no code with the job, so that one can be compared with the other: `python -m dataflow verify` does so on real
 topics, the tests do so on thousands of random logs. Times are exact fractions of a second.
+
+How the messages of a topic become rows is a `Shape`. The default one is here; those of a mapping are in
+`dataflow.tools.reference_mapping`.
 """
 
 import hashlib
@@ -9,11 +12,11 @@ import json
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -37,6 +40,7 @@ class Record(NamedTuple):
     value: bytes | None
     stored: int  # timestamp of the message in milliseconds; 0: none
     offset: int
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 Log = Mapping[int, Sequence[Record]]  # the messages of each partition, in order
@@ -64,122 +68,196 @@ class RuleSettings:
     min_page_views: int = 1
 
 
-Schema = Mapping[str, Callable[[Any], bool]]  # by field: the test that its values must pass
+class Origin(NamedTuple):
+    """Where a row came from."""
 
-
-class _Unreadable(Exception):
-    pass
+    topic: str
+    partition: int
+    offset: int
+    part: int | None = None  # of a message that holds several rows
 
 
 @dataclass
-class _Parsed:
-    time: Fraction
-    user: int
-    fields: dict[str, Any]
-    record: Record
-    origin: str
-    late: bool = False
+class Row:
+    """A readable row, an event or a purchase row."""
 
-    @property
-    def value(self) -> bytes:
-        """The record's value, which a readable record always has."""
-        return self.record.value or b""
+    time: Fraction  # Unix seconds, a whole number of microseconds
+    user: str
+    user_json: str  # the user's id as it came
+    value: bytes  # what a visit is made of
+    message: bytes | None  # what a dead letter holds
+    page: int | str | None
+    kind: str | None  # of an event; None: it is a purchase row
+    amount: Decimal | int | None  # of a purchase row, or of a purchase event that tells it itself
+    amount_text: bytes
+    origin: Origin
+    order: tuple[int, ...]  # tells rows that are equal byte for byte apart
+    late: bool = False
 
     @property
     def microseconds(self) -> int:
         return int(self.time * 1_000_000)
 
 
-# of a purchase event's row: of its page, nearness, time, amount as number and as text
+@dataclass
+class Unreadable:
+    """A message, or a part of one, that is no row."""
+
+    value: bytes | None
+    reason: str
+    origin: Origin
+    is_purchase: bool  # as far as that can be told
+
+
+class Shape(Protocol):
+    """How the messages of some topics become rows."""
+
+    @property
+    def page_views(self) -> Collection[str]:
+        """The kinds of events that are page views."""
+
+    @property
+    def purchases(self) -> Collection[str]:
+        """The kinds of events that are purchases."""
+
+    @property
+    def added(self) -> tuple[str, str]:
+        """Names of the fields that visits get: session id and amount."""
+
+    def read(self, topic: str, partition: int, record: Record) -> Iterable[Row | Unreadable]:
+        """The rows in a message, in order; none if the message is to be ignored."""
+
+    def visited_at(self, visit: bytes) -> Fraction | None:
+        """When the event of a visit happened, Unix seconds; None: the visit alone does not tell."""
+
+
+# of a purchase event's amount: of its page, nearness, time, amount as number and as text
 _Rank = tuple[bool, Fraction, Fraction, Decimal | int, bytes]
 
 
 def answer(
-    events: Log,
-    purchases: Log,
-    rules: RuleSettings,
-    events_topic: str = "user-events",
-    purchases_topic: str = "purchases",
-    balance: Balance | None = None,
+    logs: Mapping[str, Log], rules: RuleSettings, shape: Shape | None = None, balance: Balance | None = None
 ) -> Answer:
     """The rows that the job has to write for the contents of its input topics, once all sessions are closed.
 
     Args:
-        events: the messages of the events topic.
-        purchases: the messages of the purchases topic.
+        logs: the messages of each input topic.
         rules: the numbers in the rules.
-        events_topic: name of the events topic.
-        purchases_topic: name of the purchases topic.
+        shape: how they become rows; by default those of `user-events` and `purchases`.
         balance: gets the places of the purchase rows.
     """
     out = Answer()
     balance = balance or Balance()
-    clicks = list(_parse(events, events_topic, _EVENT, rules, out))
-    purchase_rows = list(_parse(purchases, purchases_topic, _PURCHASE, rules, out))
+    shape = shape if shape is not None else DefaultShape()
+    rows = [row for topic, log in logs.items() for row in _read(log, topic, shape, rules, out, balance)]
+    clicks, purchase_rows = _by_user(rows, is_event=True), _by_user(rows, is_event=False)
 
-    def reject(row: _Parsed, reason: str) -> None:
+    def reject(row: Row, reason: str) -> None:
         out.unmatched_purchases[_rejected(row, reason)] += 1
-        balance.put(reason, row.fields["amount"])
+        balance.put(reason, row.amount or 0)
 
-    for row in clicks:
-        if row.late:
-            out.late_events[_rejected(row, LATE)] += 1
-    for row in purchase_rows:
-        balance.add(row.fields["amount"])
-        if row.late:
+    for row in rows:
+        if row.kind is None:
+            balance.add(row.amount)
+        if row.late and row.kind is None:
             reject(row, LATE)
-    clicks_of = _by_user(row for row in clicks if not row.late)
-    purchases_of = _by_user(row for row in purchase_rows if not row.late)
-    for user in clicks_of.keys() | purchases_of.keys():
-        rows = clicks_of.get(user, [])
-        buying = [row for row in rows if row.fields["event_type"] == "purchase"]
-        paid = purchases_of.get(user, [])
+        elif row.late:
+            out.late_events[_rejected(row, LATE)] += 1
+    for user in clicks.keys() | purchase_rows.keys():
+        events = clicks.get(user, [])
+        buying = [row for row in events if row.kind in shape.purchases and row.amount is None]
+        paid = purchase_rows.get(user, [])
         pairs = _paired(buying, paid, rules.match_window)
         amounts = {id(buying[click]): _rank(buying[click], paid[row]) for click, row in pairs}
-        for session in _sessions(rows, rules.session_gap):
-            _write_session(user, session, amounts, rules, out)
+        amounts |= {id(row): _own_rank(row) for row in events if row.amount is not None}
+        for session in _sessions(events, rules.session_gap):
+            _write_session(user, session, amounts, rules, shape, out)
         taken = {row for _, row in pairs}
         times = sorted(click.time for click in buying)
         for number, row in enumerate(paid):
             if number in taken:
-                balance.put(MATCHED, row.fields["amount"])
+                balance.put(MATCHED, row.amount or 0)
             elif _any_between(times, row.time - rules.match_window, row.time + rules.match_window):
                 reject(row, OTHER_ROW)
             else:
                 reject(row, NO_EVENT)
-    for _ in range(sum(map(len, purchases.values())) - len(purchase_rows)):
-        balance.add(None)
-        balance.put(UNREADABLE)
     return out
 
 
-def _parse(log: Log, topic: str, schema: Schema, rules: RuleSettings, out: Answer) -> Iterator[_Parsed]:
-    """Parses the messages of a topic; unreadable ones go to the dead letters, late ones are marked."""
+def comparable(row: OutputRow, expected: Counter[OutputRow]) -> OutputRow:
+    """A dead letter as the answer has it: without its reason, if that is one that the answer does not compute."""
+    key, value, headers = row
+    if row in expected or not headers or headers[0] == ("reason", AHEAD.encode()):
+        return row
+    return key, value, (("reason", NOT_A_ROW.encode()), *headers[1:])
+
+
+def _read(log: Log, topic: str, shape: Shape, rules: RuleSettings, out: Answer, balance: Balance) -> list[Row]:
+    """The readable rows of a topic, late ones marked; unreadable ones go to the dead letters."""
+    rows = []
     for partition, records in log.items():
         max_timestamp = None
         for record in records:
-            origin = f"{topic}/{partition}/{record.offset}"
             stored = Fraction(record.stored, 1000) if record.stored > 0 else None
-            try:
-                row = _parse_record(record, origin, schema)
-                if stored is not None and row.time > stored + 60:
-                    raise _Unreadable(AHEAD)
-            except _Unreadable as error:
-                out.dead_letters[record.key, record.value, _headers(str(error), origin)] += 1
-                continue
-            row.late = max_timestamp is not None and row.time < max_timestamp - rules.allowed_lateness
-            seen = row.time if stored is None else min(row.time, stored)  # at most the time at which Kafka stored it
-            max_timestamp = seen if max_timestamp is None else max(max_timestamp, seen)
-            yield row
+            for row in shape.read(topic, partition, record):
+                if isinstance(row, Row) and stored is not None and row.time > stored + 60:
+                    row = Unreadable(row.message, AHEAD, row.origin, row.kind is None)
+                if isinstance(row, Unreadable):
+                    out.dead_letters[record.key, row.value, _headers(row.reason, row.origin)] += 1
+                    if row.is_purchase:
+                        balance.add(None)
+                        balance.put(UNREADABLE)
+                    continue
+                row.late = max_timestamp is not None and row.time < max_timestamp - rules.allowed_lateness
+                seen = row.time if stored is None else min(row.time, stored)  # at most when Kafka stored it
+                max_timestamp = seen if max_timestamp is None else max(max_timestamp, seen)
+                rows.append(row)
+    return rows
 
 
-def _parse_record(record: Record, origin: str, schema: Schema) -> _Parsed:
+# --- the default shape ---
+
+
+class _NotARow(Exception):
+    pass
+
+
+Schema = Mapping[str, Callable[[Any], bool]]  # by field: the test that its values must pass
+
+
+class DefaultShape:
+    """Flat JSON with whole numbers as ids.
+
+    Args:
+        events_topic: name of the topic of the events; all others hold purchase rows.
+    """
+
+    page_views = ("page-view",)
+    purchases = ("purchase",)
+    added = ("session_id", "amount")
+
+    def __init__(self, events_topic: str = "user-events") -> None:
+        self._events_topic = events_topic
+
+    def read(self, topic: str, partition: int, record: Record) -> Iterable[Row | Unreadable]:
+        origin, is_event = Origin(topic, partition, record.offset), topic == self._events_topic
+        try:
+            yield _parse_record(record, origin, is_event)
+        except _NotARow:
+            yield Unreadable(record.value, NOT_A_ROW, origin, not is_event)
+
+    def visited_at(self, visit: bytes) -> Fraction | None:
+        return Fraction(json.loads(visit)["timestamp"])
+
+
+def _parse_record(record: Record, origin: Origin, is_event: bool) -> Row:
+    schema = _EVENT if is_event else _PURCHASE
     if record.value is None:
-        raise _Unreadable(NOT_A_ROW)
+        raise _NotARow
     try:
         text = record.value.decode()
         pairs = json.loads(
-            text, parse_int=_whole, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=tuple
+            text, parse_int=_whole, parse_float=exact, parse_constant=_no_constant, object_pairs_hook=tuple
         )
         if type(pairs) is not tuple:
             raise ValueError
@@ -192,12 +270,26 @@ def _parse_record(record: Record, origin: str, schema: Schema) -> _Parsed:
         seconds = float(fields["timestamp"])
         if not schema.keys() <= fields.keys() or not YEAR_1 <= seconds < YEAR_10000:
             raise ValueError
-        if schema is _PURCHASE and not _is_number(fields["amount"]):
+        if not is_event and not _is_number(fields["amount"]):
             raise ValueError
-        time = Fraction(round(seconds * 1_000_000), 1_000_000)
-        return _Parsed(time, fields["user_id"], fields, record, origin)
     except (ValueError, KeyError, AttributeError, RecursionError, OverflowError):
-        raise _Unreadable(NOT_A_ROW) from None
+        raise _NotARow from None
+    user = str(fields["user_id"])
+    return Row(
+        time=Fraction(round(seconds * 1_000_000), 1_000_000),
+        user=user,
+        user_json=user,
+        value=record.value,
+        message=record.value,
+        page=fields["page_id"],
+        kind=fields["event_type"] if is_event else None,
+        amount=None if is_event else fields["amount"],
+        amount_text=b""
+        if is_event
+        else bytes(msgspec.json.decode(record.value, type=dict[str, msgspec.Raw])["amount"]),
+        origin=origin,
+        order=(record.offset, origin.partition),
+    )
 
 
 def _is_whole(value: Any) -> bool:
@@ -224,7 +316,8 @@ def _whole(text: str) -> int | None:
     return int(text) if len(text) <= MAX_DIGITS else None
 
 
-def _exact(text: str) -> Decimal:
+def exact(text: str) -> Decimal:
+    """The number that a text says."""
     try:
         return Decimal(text)
     except InvalidOperation:  # the exponent is too large
@@ -235,33 +328,35 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _paired(clicks: list[_Parsed], rows: list[_Parsed], window: Fraction) -> list[tuple[int, int]]:
+# --- the rules ---
+
+
+def _paired(clicks: list[Row], rows: list[Row], window: Fraction) -> list[tuple[int, int]]:
     """The pairs of a user's purchase events and purchase rows, by their numbers in the lists."""
+    pages = {page: number for number, page in enumerate({row.page for row in clicks + rows if row.page is not None})}
+
+    def page_of(row: Row) -> int:  # a row without a page is of no event's page
+        return pages[row.page] if row.page is not None else -1 - (row.kind is None)
+
     return reference_pairing.pair(
-        [reference_pairing.Event(click.microseconds, click.fields["page_id"]) for click in clicks],
+        [reference_pairing.Event(click.microseconds, page_of(click)) for click in clicks],
         [
-            reference_pairing.Row(
-                row.microseconds,
-                row.fields["amount"],
-                _amount_text(row),
-                row.value,
-                (row.record.offset, int(row.origin.split("/")[-2])),
-                row.fields["page_id"],
-            )
+            reference_pairing.Row(row.microseconds, row.amount, row.amount_text, row.value, row.order, page_of(row))
             for row in rows
         ],
         window * 1_000_000,
     )
 
 
-def _amount_text(row: _Parsed) -> bytes:
-    return bytes(msgspec.json.decode(row.value, type=dict[str, msgspec.Raw])["amount"])
-
-
-def _rank(click: _Parsed, row: _Parsed) -> _Rank:
+def _rank(click: Row, row: Row) -> _Rank:
     """Of several last purchase events of a session the one with the greatest row counts."""
-    same_page = click.fields["page_id"] == row.fields["page_id"]
-    return same_page, -abs(click.time - row.time), row.time, row.fields["amount"], _amount_text(row)
+    same_page = click.page is not None and click.page == row.page
+    return same_page, -abs(click.time - row.time), row.time, row.amount or 0, row.amount_text
+
+
+def _own_rank(click: Row) -> _Rank:
+    """An amount that an event tells itself counts like that of a row of its page and time."""
+    return True, Fraction(0), click.time, click.amount or 0, click.amount_text
 
 
 def _any_between(times: list[Fraction], earliest: Fraction, latest: Fraction) -> bool:
@@ -269,17 +364,19 @@ def _any_between(times: list[Fraction], earliest: Fraction, latest: Fraction) ->
     return bisect_left(times, earliest) < bisect_right(times, latest)
 
 
-def _by_user(rows: Iterable[_Parsed]) -> dict[int, list[_Parsed]]:
-    users: dict[int, list[_Parsed]] = {}
+def _by_user(rows: Iterable[Row], is_event: bool) -> dict[str, list[Row]]:
+    """The rows on time of one kind, by user."""
+    users: dict[str, list[Row]] = {}
     for row in rows:
-        users.setdefault(row.user, []).append(row)
+        if not row.late and (row.kind is not None) == is_event:
+            users.setdefault(row.user, []).append(row)
     return users
 
 
-def _sessions(rows: list[_Parsed], gap: Fraction) -> list[list[_Parsed]]:
+def _sessions(rows: list[Row], gap: Fraction) -> list[list[Row]]:
     """One user's rows, cut wherever two neighbours are farther apart than the gap."""
-    sessions: list[list[_Parsed]] = []
-    for row in sorted(rows, key=lambda row: row.time):
+    sessions: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: (row.time, row.value, row.order)):
         if not sessions or row.time - sessions[-1][-1].time > gap:
             sessions.append([])
         sessions[-1].append(row)
@@ -287,41 +384,49 @@ def _sessions(rows: list[_Parsed], gap: Fraction) -> list[list[_Parsed]]:
 
 
 def _write_session(
-    user: int, session: list[_Parsed], amounts: dict[int, _Rank], rules: RuleSettings, out: Answer
+    user: str, session: list[Row], amounts: dict[int, _Rank], rules: RuleSettings, shape: Shape, out: Answer
 ) -> None:
     identity = hashlib.blake2b(f"{user}/{session[0].microseconds}".encode(), digest_size=16).hexdigest()
-    key = str(user).encode()
+    key = user.encode()
     with_amount = [row for row in session if id(row) in amounts]
     amount = max((row.time, amounts[id(row)]) for row in with_amount)[1][-1].decode() if with_amount else "0"
+    names = [msgspec.json.encode(name).decode() for name in shape.added]
     for row in session:
-        added = f',"session_id":"{identity}","amount":{amount}}}'
-        out.visits[key, _own_text(row) + added.encode(), ()] += 1
+        added = f',{names[0]}:"{identity}",{names[1]}:{amount}}}'
+        out.visits[key, _own_text(row, shape.added) + added.encode(), ()] += 1
     if len(session) > rules.max_events:
         suspicion = 1
-    elif sum(row.fields["event_type"] == "page-view" for row in session) < rules.min_page_views:
+    elif sum(row.kind in shape.page_views for row in session) < rules.min_page_views:
         suspicion = 2
     else:
         return
-    value = f'{{"session_id":"{identity}","user_id":{user},"type":{suspicion}}}'.encode()
+    value = f'{{"session_id":"{identity}","user_id":{session[0].user_json},"type":{suspicion}}}'.encode()
     out.suspicious_visits[key, value, ()] += 1
 
 
-def _own_text(row: _Parsed) -> bytes:
-    """An event's JSON text without its closing brace and without fields that have the names of the added ones."""
+def _own_text(row: Row, added: Collection[str]) -> bytes:
+    """An event's JSON text without its closing brace; fields that have the names of the added ones are renamed."""
     text = row.value.rstrip()
-    if not {"session_id", "amount"} & row.fields.keys():
-        return text[:-1]
     fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    for name in ("session_id", "amount"):
-        fields.pop(name, None)
-    return b"{" + b",".join(msgspec.json.encode(name) + b":" + bytes(value) for name, value in fields.items())
+    if not fields.keys() & set(added):
+        return text[:-1]
+    names = set(fields)
+    members = []
+    for name, value in fields.items():
+        if name in added:
+            while name in added or name in names:
+                name = f"original_{name}"
+            names.add(name)
+        members.append(msgspec.json.encode(name) + b":" + bytes(value))
+    return b"{" + b",".join(members)
 
 
-def _rejected(row: _Parsed, reason: str) -> OutputRow:
-    return str(row.user).encode(), row.record.value, _headers(reason, row.origin)
+def _rejected(row: Row, reason: str) -> OutputRow:
+    return row.user.encode(), row.value, _headers(reason, row.origin)
 
 
-def _headers(reason: str, origin: str) -> tuple[tuple[str, bytes], ...]:
-    topic, partition, offset = origin.rsplit("/", 2)
-    pairs = ("reason", reason), ("topic", topic), ("partition", partition), ("offset", offset)
-    return tuple((name, text.encode()) for name, text in pairs)
+def _headers(reason: str, origin: Origin) -> tuple[tuple[str, bytes], ...]:
+    pairs = [("reason", reason), ("topic", origin.topic), ("partition", origin.partition), ("offset", origin.offset)]
+    if origin.part is not None:
+        pairs.append(("part", origin.part))
+    return tuple((name, str(text).encode()) for name, text in pairs)

@@ -22,7 +22,7 @@ class Row(NamedTuple):
     amount: Any  # a number
     text: bytes  # of the amount
     value: bytes  # of the message
-    position: tuple[int, int]  # offset and partition, to tell equal messages apart
+    position: tuple[int, ...]  # to tell equal messages apart
     page: int
 
 

@@ -6,6 +6,7 @@ closed, or let it wait for that with ``--wait``.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections import Counter
@@ -13,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +25,8 @@ from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
 from dataflow.tools.balance import UNREADABLE, Balance
 from dataflow.tools.command_line import Parser
-from dataflow.tools.reference import AHEAD, NOT_A_ROW, Answer, OutputRow, Record, RuleSettings, answer
+from dataflow.tools.reference import Answer, DefaultShape, OutputRow, Record, RuleSettings, Shape, answer, comparable
+from dataflow.tools.reference_mapping import MappedShape
 
 _DESCRIPTION = """\
 Reads all input and output topics from their first row to their present end, computes the expected outputs from the
@@ -76,7 +77,8 @@ def expected(settings: Settings, topics: Topics, balance: Balance | None = None)
         records: dict[int, list[Record]] = {}
         for message in topics.read(topic):
             stored = max(message.timestamp()[1], 0)
-            record = Record(message.key(), message.value(), stored, message.offset() or 0)
+            headers = tuple(message.headers() or ())
+            record = Record(message.key(), message.value(), stored, message.offset() or 0, headers)
             records.setdefault(message.partition() or 0, []).append(record)
         return records
 
@@ -86,8 +88,13 @@ def expected(settings: Settings, topics: Topics, balance: Balance | None = None)
         Fraction(str(settings.allowed_lateness)),
         **settings.thresholds,
     )
-    events, purchases = settings.inputs
-    return answer(read_log(events), read_log(purchases), rules, events, purchases, balance)
+    return answer({topic: read_log(topic) for topic in settings.inputs}, rules, shape_of(settings), balance)
+
+
+def shape_of(settings: Settings) -> Shape:
+    """How the messages of the input topics become rows, for the reference."""
+    mapping = settings.mapping_file
+    return MappedShape(mapping) if mapping is not None else DefaultShape(settings.topic_user_events)
 
 
 def compare(settings: Settings, topics: Topics, expected_rows: Answer) -> list[Difference]:
@@ -97,7 +104,9 @@ def compare(settings: Settings, topics: Topics, expected_rows: Answer) -> list[D
         rows: Counter[OutputRow] | None = getattr(expected_rows, spec.setting, None)
         if rows is not None:
             topic = settings.topic(spec)
-            written = Counter(_row(message, spec is DEAD_LETTERS) for message in topics.read(topic))
+            written = Counter(map(_row, topics.read(topic)))
+            if spec is DEAD_LETTERS:
+                written = Counter(comparable(row, rows) for row in written.elements())
             differences.append(Difference(topic, rows.total(), rows - written, written - rows))
     return differences
 
@@ -107,29 +116,23 @@ def not_compared(settings: Settings, expected_rows: Answer) -> list[str]:
     return [settings.topic(spec) for spec in OUTPUTS if not hasattr(expected_rows, spec.setting)]
 
 
-def out_of_order(topics: Topics, topic: str) -> int:
-    """The number of visits that come after one of the same session with a later timestamp."""
-    decode = msgspec.json.Decoder(_Visit).decode
-    last: dict[str, float] = {}
+def out_of_order(topics: Topics, topic: str, shape: Shape | None = None) -> int:
+    """The number of visits that come after one of the same session with a later time."""
+    shape = shape if shape is not None else DefaultShape()
+    last: dict[str, Fraction] = {}
     count = 0
     for message in topics.read(topic):
-        visit = decode(message.value() or b"")
-        count += visit.timestamp < last.get(visit.session_id, visit.timestamp)
-        last[visit.session_id] = visit.timestamp
+        value = message.value() or b""
+        time = shape.visited_at(value)
+        if time is not None:
+            session = json.loads(value)[shape.added[0]]
+            count += time < last.get(session, time)
+            last[session] = time
     return count
 
 
-class _Visit(msgspec.Struct):
-    session_id: str
-    timestamp: float
-
-
-def _row(message: Message, is_dead_letter: bool) -> OutputRow:
-    headers = tuple(message.headers() or ())
-    # the reference does not compute the decoder's error messages
-    if is_dead_letter and headers[0] != ("reason", AHEAD.encode()):
-        headers = (("reason", NOT_A_ROW.encode()), *headers[1:])
-    return message.key(), message.value(), headers
+def _row(message: Message) -> OutputRow:
+    return message.key(), message.value(), tuple(message.headers() or ())
 
 
 def report(differences: list[Difference], console: Console) -> None:
@@ -187,7 +190,7 @@ def main(arguments: Sequence[str]) -> int:
             if not any(differences) or time.monotonic() > deadline:
                 break
             time.sleep(1)
-        disorder = out_of_order(topics, settings.topic_visits)
+        disorder = out_of_order(topics, settings.topic_visits, shape_of(settings))
     except UserError as error:
         sys.exit(f"visits: {error}")
     console = Console()

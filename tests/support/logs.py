@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -17,19 +17,19 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import AbortExecution
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 
+from dataflow.clickstream.inputs import InputTopics, default_inputs
 from dataflow.clickstream.outputs import OUTPUTS, Keyed
 from dataflow.clickstream.records import Event
 from dataflow.clickstream.rules import Rules
-from dataflow.clickstream.serde import decode_event, decode_purchase
 from dataflow.clickstream.topology import Inputs, build
 from dataflow.dashboard.probe import DashboardProbe
 from dataflow.streaming.batches import PolledBatch
-from dataflow.streaming.partition_reader import PartitionReader, TopicDecoder
-from dataflow.streaming.position import PARTITION_LIMIT
+from dataflow.streaming.partition_reader import PartitionReader
+from dataflow.streaming.position import topic_number, unpack
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, SECOND, Time
 from dataflow.streaming.watermark import SourceProgress
 from dataflow.tools.balance import Balance
-from dataflow.tools.reference import AHEAD, NOT_A_ROW, Answer, OutputRow, Record, RuleSettings, answer
+from dataflow.tools.reference import Answer, OutputRow, Record, RuleSettings, Shape, answer, comparable
 
 from .engine import Engine, States
 
@@ -39,6 +39,8 @@ LONG_AFTER = 253_402_300_800 * SECOND  # the wall clock of whoever replays a log
 EVENTS, PURCHASES = "user-events/0", "purchases/0"
 
 Logs = Mapping[str, list[Record]]  # what each source, "topic/partition", holds
+
+DEFAULT_INPUTS = default_inputs()
 
 
 def event(at: float, event_type: str = "page-view", user: int = 1, page: int = 1, **extra: Any) -> bytes:
@@ -51,6 +53,10 @@ def purchase(at: float, amount: Any, user: int = 1, page: int = 1) -> bytes:
     """A row of `purchases`; an amount given as text is spelled so."""
     text = amount if isinstance(amount, str) else json.dumps(amount)
     return b'{"amount":%b,"user_id":%d,"page_id":%d,"timestamp":%b}' % (text.encode(), user, page, _number(NOON + at))
+
+
+def topic_of(source: str) -> str:
+    return source.rpartition("/")[0]
 
 
 def _number(value: float) -> bytes:
@@ -89,6 +95,7 @@ class Message:
     """A record as confluent_kafka would hand it out."""
 
     record: Record
+    of: str = ""  # topic
 
     def key(self) -> bytes | None:
         return self.record.key
@@ -99,25 +106,29 @@ class Message:
     def offset(self) -> int:
         return self.record.offset
 
-    def headers(self) -> None:
-        return None
+    def headers(self) -> Any:
+        return list(self.record.headers) or None
+
+    def topic(self) -> str:
+        return self.of
 
     def timestamp(self) -> tuple[int, int]:
         return (1, self.record.stored) if self.record.stored else (0, -1)
 
 
 class Partitions:
-    """All partitions of both topics, each read as far as it has been read."""
+    """All partitions of the input topics, each read as far as it has been read."""
 
-    def __init__(self, logs: Logs, lateness: int) -> None:
+    def __init__(self, logs: Logs, lateness: int, inputs: InputTopics = DEFAULT_INPUTS) -> None:
         self.logs = logs
         self._lateness = lateness
+        self._inputs = inputs
         self._offsets = dict.fromkeys(logs, 0)
         self._readers = {source: self._reader(source, MIN_TIME) for source in logs}
 
     def _reader(self, source: str, mark: Time) -> PartitionReader:
-        decode = decode_purchase if source.startswith("purchases/") else decode_event
-        return PartitionReader(source, TopicDecoder(decode), self._lateness, mark)
+        decoder = self._inputs.decoder_of(topic_of(source))
+        return PartitionReader(source, decoder, self._lateness, mark)
 
     def poll(
         self, source: str, count: int, now: int = LONG_AFTER, caught_up_at: int | None = None, end: bool = False
@@ -127,7 +138,7 @@ class Partitions:
         records = self.logs[source][offset : offset + count]
         self._offsets[source] += len(records)
         time = SourceProgress(source, MIN_TIME, now, caught_up_at, tuple(self.logs))
-        poll = self._readers[source].read(map(Message, records), time)
+        poll = self._readers[source].read((Message(record, topic_of(source)) for record in records), time)
         if end:
             poll.time = poll.time._replace(max_timestamp=MAX_TIME)
         return poll
@@ -215,9 +226,16 @@ class Written:
         self._lists: list[list] = [[] for _ in fields(Answer)]
         self.sinks = {spec.name: TestingSink(written) for spec, written in zip(OUTPUTS, self._lists, strict=True)}
 
-    def answer(self) -> Answer:
-        """The rows, with no word on why the JSON decoder did not like a dead letter, as the batch answer has it."""
-        return Answer(*(Counter(_rows(written)) for written in self._lists))
+    def answer(self, expected: Answer | None = None) -> Answer:
+        """The rows, with no word on why the JSON decoder did not like a dead letter, as the batch answer has it.
+
+        Args:
+            expected: tells which other reasons the batch answer has; by default it has none.
+        """
+        found = Answer(*(Counter(_rows(written)) for written in self._lists))
+        reasons = expected.dead_letters if expected is not None else Counter()
+        found.dead_letters = Counter(comparable(row, reasons) for row in found.dead_letters.elements())
+        return found
 
     def rows(self, topic: str) -> list[bytes | None]:
         """The values written to one output, in order."""
@@ -240,11 +258,8 @@ class Written:
 
 def _rows(written: Iterable[tuple[str, Any]]) -> Iterator[OutputRow]:
     for _, output in written:
-        headers = tuple(output.headers or ())
-        if headers and headers[0][1].decode() not in (AHEAD, "late", "no event in its time", "another row was taken"):
-            headers = (("reason", NOT_A_ROW.encode()), *headers[1:])
         for value in output.values:
-            yield output.key, value, headers
+            yield output.key, value, tuple(output.headers or ())
 
 
 def run(logs: Logs, plan: Plan = Plan(), rules: Rules = Rules(), workers: int = 1) -> Written:
@@ -280,7 +295,7 @@ def bytewax_flow(
             if topic.has_events
             else _Polls(logs, plan, rules, second, (), ())
         ),
-        MemoryFetcher(logs),
+        MemoryFetcher(logs, DEFAULT_INPUTS),
     )
     return build(inputs, written.sinks, rules, observer=probe)
 
@@ -288,8 +303,9 @@ def bytewax_flow(
 class MemoryFetcher:
     """Fetches events again from the logs, as a resume does: only prefetched ones, each once."""
 
-    def __init__(self, logs: Logs) -> None:
+    def __init__(self, logs: Logs, inputs: InputTopics) -> None:
         self.logs = logs
+        self._topics = {topic.decoder.number: topic for topic in inputs if topic.has_events}
         self._prefetched: Counter[int] = Counter()
 
     def prefetch(self, positions: Iterable[int]) -> None:
@@ -298,8 +314,13 @@ class MemoryFetcher:
     def event(self, position: int) -> Event:
         assert self._prefetched[position] > 0
         self._prefetched[position] -= 1
-        offset, partition = divmod(position, PARTITION_LIMIT)
-        return decode_event(self.logs[f"user-events/{partition}"][offset].value, position)
+        topic = self._topics[topic_number(position)]
+        decoder = topic.decoder
+        place = unpack(position, decoder.parts is not None)
+        message: Any = Message(self.logs[f"{topic.name}/{place.partition}"][place.offset], topic.name)
+        if decoder.parts is not None:
+            message = decoder.parts(message)[place.part]
+        return decoder.decode(message.value(), position, message)
 
 
 class Job:
@@ -309,11 +330,18 @@ class Job:
         logs: what the sources hold; `write` adds to it.
         rules: the numbers in the rules.
         probe: sees what passes.
+        inputs: how messages become rows.
     """
 
-    def __init__(self, logs: Logs | None = None, rules: Rules = Rules(), probe: DashboardProbe | None = None) -> None:
-        self.partitions = Partitions(logs if logs is not None else {EVENTS: [], PURCHASES: []}, rules.lateness)
-        self._engine, self.written, fetcher = _engine(rules, probe)
+    def __init__(
+        self,
+        logs: Logs | None = None,
+        rules: Rules = Rules(),
+        probe: DashboardProbe | None = None,
+        inputs: InputTopics = DEFAULT_INPUTS,
+    ) -> None:
+        self.partitions = Partitions(logs if logs is not None else {EVENTS: [], PURCHASES: []}, rules.lateness, inputs)
+        self._engine, self.written, fetcher = _engine(rules, probe, inputs)
         fetcher.logs = self.partitions.logs
         self._engine.resume({})
         self.written.clear()
@@ -360,26 +388,23 @@ def wall(at: float) -> int:
     return round((NOON + at) * SECOND)
 
 
-@cache
-def _engine(rules: Rules, probe: DashboardProbe | None) -> tuple[Engine, Written, MemoryFetcher]:
+@lru_cache(1_000)
+def _engine(rules: Rules, probe: DashboardProbe | None, topics: InputTopics) -> tuple[Engine, Written, MemoryFetcher]:
     """Building a flow takes longer than running it, so every set of rules has one for all tests."""
     written = Written()
     nothing = TestingSource([])
-    fetcher = MemoryFetcher({})
-    inputs = Inputs(lambda topic: nothing, fetcher)
+    fetcher = MemoryFetcher({}, topics)
+    inputs = Inputs(lambda topic: nothing, fetcher, topics)
     return Engine(build(inputs, written.sinks, rules, observer=probe)), written, fetcher
 
 
-def batch_answer(logs: Logs, rules: Rules = Rules(), balance: Balance | None = None) -> Answer:
+def batch_answer(
+    logs: Logs, rules: Rules = Rules(), balance: Balance | None = None, shape: Shape | None = None
+) -> Answer:
     """The expected output, by `dataflow.tools.reference`."""
-    by_topic: dict[str, dict[int, list[Record]]] = {"user-events": {}, "purchases": {}}
+    by_topic: dict[str, dict[int, list[Record]]] = {}
     for source, records in logs.items():
-        topic, _, partition = source.partition("/")
-        by_topic[topic][int(partition)] = records
+        topic, _, partition = source.rpartition("/")
+        by_topic.setdefault(topic, {})[int(partition)] = records
     seconds = (Fraction(microseconds, SECOND) for microseconds in (rules.gap, rules.window, rules.lateness))
-    return answer(
-        by_topic["user-events"],
-        by_topic["purchases"],
-        RuleSettings(*seconds, **rules.thresholds),
-        balance=balance,
-    )
+    return answer(by_topic, RuleSettings(*seconds, **rules.thresholds), shape, balance)
