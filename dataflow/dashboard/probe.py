@@ -39,7 +39,7 @@ class ListedRow(msgspec.Struct):
 
     reason: str
     text: str  # the row's value, or the session id
-    where: str = ""  # "topic/partition/offset"
+    where: str = ""  # "topic/partition/offset", and the part of a message that holds several rows
     time: float | None = None  # event time, Unix seconds
     user: str = ""
 
@@ -193,7 +193,7 @@ class DashboardProbe:
     def follow(self, user: bytes) -> Iterator[Callable[[], SwimLane]]:
         """Remembers a user's late rows, unmatched rows and closed sessions; yields the function that makes the lane."""
         with self._lock:
-            history = self._histories.setdefault(user, UserHistory(user, self._kinds))
+            history = self._histories.setdefault(user, UserHistory(user, self._inputs, self._kinds))
             history.followers += 1
         try:
             yield lambda: history.lane(list(self.live_state.sessions), list(self.live_state.joins))
@@ -220,4 +220,5 @@ def late_reason(max_timestamp: Time) -> Callable[[InputRecord], str]:
 
 
 def _listed_dead_letter(record: RejectedRecord) -> ListedRow:
-    return ListedRow(record.reason, shortened(record.value), f"{record.source}/{record.offset}")
+    where = f"{record.source}/{record.offset}"
+    return ListedRow(record.reason, shortened(record.value), where if record.part is None else f"{where}/{record.part}")

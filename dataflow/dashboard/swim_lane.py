@@ -8,13 +8,13 @@ from typing import NamedTuple
 import msgspec
 
 from dataflow.clickstream.attribution import match, pair_purchases
+from dataflow.clickstream.inputs import InputTopics
 from dataflow.clickstream.kinds import DEFAULT_KINDS, Kinds
 from dataflow.clickstream.records import Event, InputRecord, Match, Purchase
 from dataflow.clickstream.sessions import ClosedSession, SessionAccumulator, session_id
 from dataflow.clickstream.suspicion import label_of
 from dataflow.observability.formatting import unix_seconds
 from dataflow.streaming.interval_join import IntervalJoin
-from dataflow.streaming.position import PARTITION_LIMIT
 from dataflow.streaming.session_windows import Session, SessionWindows
 
 SESSIONS = 8  # closed sessions that are remembered
@@ -22,6 +22,7 @@ EVENTS = 60  # the last events of a session
 ROWS = 60  # purchase rows, and late rows
 
 WAITING, MATCHED, UNMATCHED, LATE = "waiting", "matched", "unmatched", "late"
+VIEW, CLICK, PURCHASE, OTHER = "view", "click", "purchase", "other"
 
 
 class EventMark(msgspec.Struct):
@@ -29,8 +30,9 @@ class EventMark(msgspec.Struct):
 
     time: float | None
     type: str
+    kind: str  # VIEW, CLICK, PURCHASE or OTHER
     page: int | str
-    at: str  # "partition/offset"
+    at: str  # its address
     late: bool
 
 
@@ -80,10 +82,17 @@ class _Part(NamedTuple):
 
 
 class UserHistory:
-    """The last closed sessions, late rows and purchase rows of a user, since a viewer began to follow the user."""
+    """The last closed sessions, late rows and purchase rows of a user, since a viewer began to follow the user.
 
-    def __init__(self, user: bytes, kinds: Kinds = DEFAULT_KINDS) -> None:
+    Args:
+        user: the user.
+        inputs: the topics that are read.
+        kinds: names of the kinds of events.
+    """
+
+    def __init__(self, user: bytes, inputs: InputTopics, kinds: Kinds = DEFAULT_KINDS) -> None:
         self.user = user
+        self._inputs = inputs
         self._kinds = kinds
         self.followers = 0
         self._closed: deque[_Part] = deque(maxlen=SESSIONS)
@@ -143,16 +152,31 @@ class UserHistory:
         closed = {part.bar.id for part in parts}
         parts += [part for part in open_parts if part is not None and part.bar.id not in closed]
         parts.sort(key=lambda part: part.bar.start or 0)
-        events = [_event_mark(event, late=False) for part in parts for event in part.events]
-        events += [_event_mark(row, late=True) for row in late if type(row) is Event]
-        purchases = [_purchase_mark(row, fates[position]) for position, row in self._purchases.items()]
-        purchases += [_purchase_mark(row, LATE) for row in late if type(row) is Purchase]
+        events = [self._event_mark(event, late=False) for part in parts for event in part.events]
+        events += [self._event_mark(row, late=True) for row in late if type(row) is Event]
+        purchases = [self._purchase_mark(row, fates[position]) for position, row in self._purchases.items()]
+        purchases += [self._purchase_mark(row, LATE) for row in late if type(row) is Purchase]
         return SwimLane(
             hits=sorted(events, key=lambda mark: mark.time or 0),
             purchases=sorted(purchases, key=lambda mark: mark.time or 0),
             matches=_match_lines(parts, matched, max((join.window for join in joins), default=0), self._kinds),
             sessions=[part.bar for part in parts],
         )
+
+    def _event_mark(self, event: Event, late: bool) -> EventMark:
+        type, at = event.event_type, str(self._inputs.address(event))
+        return EventMark(unix_seconds(event.time), type[:40], self._kind(type), event.page, at, late)
+
+    def _kind(self, type: str) -> str:
+        if type in self._kinds.page_views:
+            return VIEW
+        if type in self._kinds.purchases:
+            return PURCHASE
+        return CLICK if type == CLICK else OTHER
+
+    def _purchase_mark(self, row: Purchase, fate: str) -> PurchaseMark:
+        at = str(self._inputs.address(row))
+        return PurchaseMark(unix_seconds(row.time), row.amount.decode()[:40], row.page, at, fate)
 
 
 def _match_lines(parts: list[_Part], matched: list[Purchase], window: int, kinds: Kinds) -> list[MatchLine]:
@@ -187,19 +211,5 @@ def _open_part(session: Session[SessionAccumulator], retention: int, joins: Coll
     return _Part(bar, events)
 
 
-def _event_mark(event: Event, late: bool) -> EventMark:
-    return EventMark(unix_seconds(event.time), event.event_type[:40], event.page, where(event), late)
-
-
-def _purchase_mark(row: Purchase, fate: str) -> PurchaseMark:
-    return PurchaseMark(unix_seconds(row.time), row.amount.decode()[:40], row.page, where(row), fate)
-
-
 def _match_line(found: Match, taken: bool) -> MatchLine:
     return MatchLine(unix_seconds(found.time), unix_seconds(found.paid_at), found.amount.decode()[:40], taken)
-
-
-def where(row: InputRecord) -> str:
-    """A row's address in its topic: "partition/offset"."""
-    offset, partition = divmod(row.position, PARTITION_LIMIT)
-    return f"{partition}/{offset}"

@@ -56,14 +56,16 @@ class Parser(argparse.ArgumentParser):
 
 
 class MessageAddress(NamedTuple):
-    """The place of a message in Kafka."""
+    """The place of a message in Kafka, or of one of the rows in it."""
 
     topic: str
     partition: int
     offset: int
+    part: int | None = None  # of a message that holds several rows
 
     def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}/{self.offset}"
+        where = f"{self.topic}/{self.partition}/{self.offset}"
+        return where if self.part is None else f"{where}/{self.part}"
 
 
 def message_address(text: str) -> MessageAddress:
@@ -72,3 +74,11 @@ def message_address(text: str) -> MessageAddress:
     if found is None:
         raise argparse.ArgumentTypeError(f"not a message, topic/partition/offset: {text!r}")
     return MessageAddress(found[1], int(found[2]), int(found[3]))
+
+
+def row_address(text: str) -> MessageAddress:
+    """Reads "topic/partition/offset", or "topic/partition/offset/part". Raises argparse.ArgumentTypeError otherwise."""
+    found = re.fullmatch(r"([^/]+/[^/]+/[^/]+)/([0-9]{1,4})", text)
+    if found is None:
+        return message_address(text)
+    return message_address(found[1])._replace(part=int(found[2]))

@@ -188,6 +188,7 @@ def test_explain_follows_the_job_on_rows_late_after_an_idle_partition(explain, w
     ("arguments", "status", "line"),
     [
         (["--user", ""], 2, "not a user's id: ''; a user is named by its user_id"),
+        (["--user", "x"], 1, "there is no row of user x"),
         (["--user", "5"], 1, "there is no row of user 5"),
         (["--session", "abc"], 2, "not a session id, 32 hexadecimal digits: 'abc'"),
         (["--session", "0" * 32], 1, f"there is no session {'0' * 32}"),

@@ -82,7 +82,7 @@ def test_a_wrong_option_of_a_command_is_one_line_and_status_2(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "where"), [("a/0/1", MessageAddress("a", 0, 1)), ("x.y-z_1/12/345", ("x.y-z_1", 12, 345))]
+    ("text", "where"), [("a/0/1", MessageAddress("a", 0, 1)), ("x.y-z_1/12/345", MessageAddress("x.y-z_1", 12, 345))]
 )
 def test_a_message_is_named_by_topic_partition_and_offset(text: str, where: MessageAddress) -> None:
     assert message_address(text) == where

@@ -15,8 +15,8 @@ function titled(element, text) {
   return element;
 }
 
-function kindOf(type) {
-  return { "page-view": "view", click: "click", purchase: "purchase" }[type] || "other";
+function pageOf(row) {
+  return row.page === null || row.page === "" ? "no page" : `page ${row.page}`;
 }
 
 // The range of event time that is drawn, and the x position of a time. Old events are cut off if a second gets too narrow.
@@ -73,14 +73,14 @@ function drawLane(lane, watermark, width) {
     drawn.append(titled(line, met.taken ? `${met.amount} is the session's amount` : `${met.amount} is this event's`));
   }
   for (const hit of lane.hits.filter(visible)) {
-    const dot = svg("circle", { cx: x(hit.time), cy: LANE.hits, r: hit.type === "purchase" ? 6 : 5, class: `hit ${hit.late ? "late" : kindOf(hit.type)}` });
-    drawn.append(titled(dot, `${clock(hit.time, 3)} ${hit.type}, page ${hit.page}, at ${hit.at}${hit.late ? ", late" : ""}`));
+    const dot = svg("circle", { cx: x(hit.time), cy: LANE.hits, r: hit.kind === "purchase" ? 6 : 5, class: `hit ${hit.late ? "late" : hit.kind}` });
+    drawn.append(titled(dot, `${clock(hit.time, 3)} ${hit.type}, ${pageOf(hit)}, at ${hit.at}${hit.late ? ", late" : ""}`));
   }
   const purchases = lane.purchases.filter(visible);
   purchases.forEach((paid, number) => {
     const [cx, cy] = [x(paid.time), LANE.paid];
     const diamond = svg("path", { d: `M${cx} ${cy - 6}l6 6l-6 6l-6 -6z`, class: `paid ${paid.fate}` });
-    drawn.append(titled(diamond, `${clock(paid.time, 3)} ${paid.amount}, page ${paid.page}, at ${paid.at}, ${paid.fate}`));
+    drawn.append(titled(diamond, `${clock(paid.time, 3)} ${paid.amount}, ${pageOf(paid)}, at ${paid.at}, ${paid.fate}`));
     const side = sideOf(purchases, number, x);
     const text = paid.fate === "matched" ? paid.amount : `${paid.amount} ${paid.fate}`;
     if (side) drawn.append(svg("text", { x: cx + 10 * side, y: cy + 4, "text-anchor": side > 0 ? "start" : "end" }, text));

@@ -114,7 +114,7 @@ function chip(user) {
 
 function users(picture) {
   const place = at("users");
-  const names = picture.users.filter((each) => /^-?\d+$/.test(each));
+  const names = picture.users;
   if (place.dataset.names === names.join()) return;
   place.dataset.names = names.join();
   place.replaceChildren(...(names.length ? [make("span", "new sessions:", "quiet")] : []), ...names.map(chip));
@@ -148,7 +148,7 @@ function list(id, kept) {
     const row = make("li");
     const place = [each.time === null || each.time === undefined ? "" : clock(each.time), each.where].filter(Boolean).join("  ");
     row.append(make("span", place, "quiet at"), make("span", each.reason, "reason"));
-    if (each.user) row.append(" ", /^-?\d+$/.test(each.user) ? chip(each.user) : make("span", each.user));
+    if (each.user) row.append(" ", chip(each.user));
     row.append(make("span", each.text, "text id"));
     return row;
   });

@@ -4,14 +4,15 @@ Whether a row is late depends on all rows before it in its partition, also on th
 as the job reads it, and only the rows of the user are remembered.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from dataflow.clickstream.records import Event, InputRecord, Purchase
 from dataflow.streaming import partition_reader
 from dataflow.streaming.batches import PolledBatch, RejectedRecord
 from dataflow.streaming.partition_reader import Ignored, PartitionReader, TopicDecoder, Unreadable
-from dataflow.streaming.position import PARTITION_LIMIT
+from dataflow.streaming.position import PART_LIMIT
 from dataflow.streaming.time import MAX_TIME, MIN_TIME, Time
 from dataflow.streaming.watermark import SourceProgress
 from dataflow.tools.redriven_header import MessageWithHeaders, redriven_from
@@ -43,11 +44,12 @@ class ObservedRow:
     max_timestamp: MaxTimestampAt  # of the partition before this row
     late: bool
     redriven: str | None  # "topic/partition/offset" of the dead letter or late event that it was
+    part: int | None = None  # of a message that holds several rows
 
     @property
     def where(self) -> str:
-        """The row's address, "topic/partition/offset"."""
-        return f"{self.source}/{self.offset}"
+        """The row's address, "topic/partition/offset", and the part if messages of the topic are taken apart."""
+        return _address(self.source, self.offset, self.part)
 
     @property
     def event(self) -> Event:
@@ -71,8 +73,12 @@ class ObservedDeadLetter:
 
     @property
     def where(self) -> str:
-        """The message's address, "topic/partition/offset"."""
-        return f"{self.rejected.source}/{self.rejected.offset}"
+        """The message's address, "topic/partition/offset", and the part if it is one of the message."""
+        return _address(self.rejected.source, self.rejected.offset, self.rejected.part)
+
+
+def _address(source: str, offset: int, part: int | None) -> str:
+    return f"{source}/{offset}" if part is None else f"{source}/{offset}/{part}"
 
 
 class ObservedPartition:
@@ -91,42 +97,50 @@ class ObservedPartition:
         self.max_timestamp = MaxTimestampAt()
         self.rows: list[ObservedRow] = []
         self.dead: list[ObservedDeadLetter] = []
-        self._reader = PartitionReader(source, decoder, lateness)
+        self._parts = decoder.parts
+        # parts are read one by one, because one may make the next one late
+        one_by_one = decoder if decoder.parts is None else replace(decoder, parts=lambda part: (part,))
+        self._reader = PartitionReader(source, one_by_one, lateness)
         self._decode = decoder.decode
         self._progress = SourceProgress(source, MIN_TIME, now, None, ())
         self._user = user
 
     def read(self, message: Message) -> PolledBatch:
-        """Reads the next message, and returns it as a batch of one."""
-        batch, before = self._reader.read((message,), self._progress), self.max_timestamp
-        if batch.time.max_timestamp > before.time:
-            self.max_timestamp = MaxTimestampAt(batch.time.max_timestamp, message.offset(), stored(message))
-        if self._user is not None:
-            self._collect(message, batch, before)
-        return batch
+        """Reads the next message, and returns the rows in it as a batch."""
+        parts: Sequence[Any] = self._parts(message) if self._parts is not None else (message,)
+        whole = PolledBatch([], self._progress, [], [])
+        for part in parts:
+            batch, before = self._reader.read((part,), self._progress), self.max_timestamp
+            if batch.time.max_timestamp > before.time:
+                self.max_timestamp = MaxTimestampAt(batch.time.max_timestamp, message.offset(), stored(message))
+            if self._user is not None:
+                self._collect(message, part, batch, before)
+            whole.rows += batch.rows
+            whole.late += batch.late
+            whole.unreadable += batch.unreadable
+        return whole
 
     def set_clock(self, now: int) -> None:
         """Sets the wall clock, in microseconds."""
         self._progress = self._progress._replace(now=now)
 
-    def _collect(self, message: Message, batch: PolledBatch, before: MaxTimestampAt) -> None:
+    def _collect(self, message: Message, part: Any, batch: PolledBatch, before: MaxTimestampAt) -> None:
+        number = part.offset() % PART_LIMIT if self._parts is not None else None
         for row in batch.rows or batch.late:
             if row.user == self._user:
                 late, redriven = bool(batch.late), redriven_from(message)
                 self.rows.append(
-                    ObservedRow(row, self.source, message.offset(), stored(message), before, late, redriven)
+                    ObservedRow(row, self.source, message.offset(), stored(message), before, late, redriven, number)
                 )
         for rejected in batch.unreadable:
-            if self._is_of_user(rejected, message):
+            if self._is_of_user(rejected, part):
                 self.dead.append(ObservedDeadLetter(rejected, stored(message)))
 
-    def _is_of_user(self, rejected: RejectedRecord, message: Message) -> bool:
-        if rejected.key is not None:
-            return rejected.key == self._user
+    def _is_of_user(self, rejected: RejectedRecord, part: Any) -> bool:
         try:  # it may be readable, but too far ahead of the clock
-            return bool(self._decode(rejected.value, rejected.offset * PARTITION_LIMIT, message).user == self._user)
+            return bool(self._decode(part.value(), 0, part).user == self._user)
         except (Unreadable, Ignored):
-            return False
+            return rejected.key == self._user
 
 
 def stored(message: Message) -> Time:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 from rich.console import Console
 
+from dataflow.clickstream.records import InputRecord
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.sessions import session_id
 from dataflow.clickstream.users import parse_user
@@ -17,7 +18,7 @@ from dataflow.kafka.offsets import PartitionId, source_name
 from dataflow.kafka.range_reader import OffsetRange, RangeReader
 from dataflow.runtime.settings import Settings, load
 from dataflow.streaming.errors import UserError
-from dataflow.tools.command_line import MessageAddress, Parser, message_address
+from dataflow.tools.command_line import MessageAddress, Parser, row_address
 from dataflow.tools.explain.collect import ObservedDeadLetter, ObservedPartition, stored
 from dataflow.tools.explain.compare import Found, compare, in_topics, overtaken
 from dataflow.tools.explain.render import Renderer, as_data
@@ -37,11 +38,12 @@ examples:
   python -m dataflow explain --message user-events/3/1042
   python -m dataflow explain --user 7 --json | jq '.sessions[].amount'
 
-Whether a row is late depends on the rows before it, so both input topics are read from their first row.
+Whether a row is late depends on the rows before it, so all input topics are read from their first row.
 
 Exit status: 0 if there is an explanation, even if the output topics differ from it; 1 if there is none; 2 for wrong
 options.
 """
+_SHOWN = 5  # of the events in a message
 
 
 def _user(text: str) -> bytes:
@@ -64,9 +66,9 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     subject.add_argument("--session", type=_session, metavar="HEX", help="a session, by session_id")
     subject.add_argument(
         "--message",
-        type=message_address,
+        type=row_address,
         metavar="TOPIC/PARTITION/OFFSET",
-        help="what became of one message of an input topic",
+        help="what became of one message of an input topic; of one that holds several events: .../OFFSET/PART",
     )
     parser.add_argument("--json", action="store_true", help="print JSON; times are Unix seconds")
     return parser.parse_args(arguments)
@@ -97,8 +99,8 @@ class _Explainer:
             )
         return notes
 
-    def user_of_message(self, at: MessageAddress) -> tuple[bytes | None, ObservedDeadLetter | None]:
-        """The user of a message, or the message if it is unreadable. Raises UserError if it does not exist."""
+    def row_at(self, at: MessageAddress) -> InputRecord | ObservedDeadLetter:
+        """The row in a message, or the dead letter that it is. Raises UserError if there is none, or more than one."""
         if at.topic not in self.settings.inputs:
             raise UserError(f"{at.topic} is not an input topic; these are {' and '.join(self.settings.inputs)}")
         range_ = self._ranges.get(at[:2])
@@ -110,25 +112,35 @@ class _Explainer:
             raise UserError(f"there is no message {at}: the partition {holds}")
         for message in self._reader.read({at[:2]: OffsetRange(at.offset, at.offset + 1)}):
             batch = self._partition(at[:2]).read(message)
-            if batch.unreadable:
-                return None, ObservedDeadLetter(batch.unreadable[0], stored(message))
-            return (batch.rows or batch.late)[0].user, None
+            found: dict[str, InputRecord | ObservedDeadLetter] = {
+                str(self.settings.input_topics.address(row)): row for row in batch.rows + batch.late
+            }
+            letters = (ObservedDeadLetter(rejected, stored(message)) for rejected in batch.unreadable)
+            found |= {letter.where: letter for letter in letters}
+            if str(at) in found:
+                return found[str(at)]
+            if at.part is None and len(found) == 1:
+                return found.popitem()[1]
+            if found:
+                raise UserError(f"{at}: say which event of the message: {', '.join(sorted(found)[:_SHOWN])}")
+            raise UserError(f"{at}: there is no event in it, or the mapping leaves it out")
         raise UserError(f"there is no message {at}: it was removed, or it is a transaction marker")
 
     def user_of_session(self, identity: bytes) -> bytes:
         """The user of a session, by its visits or else by its first event. Raises UserError if there is no session."""
         self._progress.begin(self.settings.topic_visits)
-        field = b'"session_id":"%b"' % identity
+        field = b'%b:"%b"' % (msgspec.json.encode(self.rules.added.session_id), identity)
         for message in self._reader.read(self._ranges_of([self.settings.topic_visits]), self._progress):
             if field in (message.value() or b""):
                 return message.key() or b""  # visits always have a key
-        self._progress.begin(self.settings.topic_user_events)
-        partition = self._partition((self.settings.topic_user_events, 0))  # any one: only decoding matters here
-        for message in self._reader.read(self._ranges_of([self.settings.topic_user_events]), self._progress):
-            batch = partition.read(message)
-            for row in batch.rows or batch.late:
-                user: bytes = row.user
-                if session_id(user, row.time) == identity:
+        topics = [topic.name for topic in self.settings.input_topics if topic.has_events]
+        self._progress.begin(" and ".join(topics))
+        partitions = {topic: self._partition((topic, 0)) for topic in topics}  # any one: only decoding matters here
+        for message in self._reader.read(self._ranges_of(topics), self._progress):
+            batch = partitions[message.topic()].read(message)
+            for row in batch.rows + batch.late:
+                if session_id(row.user, row.time) == identity:
+                    user: bytes = row.user
                     return user
         raise UserError(
             f"there is no session {identity.decode()}: it is not in the output topics, and no event in the input "
@@ -184,6 +196,7 @@ class _Answer(NamedTuple):
     found: Found
     part: ReportPart
     notes: list[str]
+    asked_for: str | None = None  # address of a row
 
 
 def _answer(options: argparse.Namespace, explainer: _Explainer) -> _Answer:
@@ -203,13 +216,13 @@ def _answer(options: argparse.Namespace, explainer: _Explainer) -> _Answer:
             )
             return _Answer(report, found, _everything(report), notes)
         return _Answer(report, found, _around(report, session, explainer.rules), notes)
-    user, dead = explainer.user_of_message(options.message)
-    if user is None:
-        assert dead is not None  # only an unreadable message has no user
-        report, found = explainer.report_dead_letter(dead)
-        return _Answer(report, found, _everything(report), notes)
-    report, found = explainer.report_user(user)
-    return _Answer(report, found, _with(report, str(options.message)), notes)
+    row = explainer.row_at(options.message)
+    if isinstance(row, ObservedDeadLetter):
+        report, found = explainer.report_dead_letter(row)
+        return _Answer(report, found, _everything(report), notes, row.where)
+    where = str(explainer.settings.input_topics.address(row))
+    report, found = explainer.report_user(row.user)
+    return _Answer(report, found, _with(report, where), notes, where)
 
 
 def _everything(report: Report) -> ReportPart:
@@ -241,8 +254,8 @@ def _with(report: Report, where: str) -> ReportPart:
 
 
 def _show(options: argparse.Namespace, answer: _Answer, explainer: _Explainer) -> None:
-    report, found, part, notes = answer
-    differences = compare(report, found)
+    report, found, part, notes, asked_for = answer
+    differences = compare(report, found, explainer.rules.added)
 
     def session_in_topics(session: SessionReport) -> str:
         return in_topics(session, found, explainer.settings)
@@ -251,7 +264,6 @@ def _show(options: argparse.Namespace, answer: _Answer, explainer: _Explainer) -
         data = as_data(report, part, explainer.rules, session_in_topics, differences, notes)
         print(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
         return
-    asked_for = str(options.message) if options.message else None
     renderer = Renderer(Console(), report, explainer.rules, session_in_topics, asked_for)
     renderer.head()
     renderer.part(part)

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from dataflow.clickstream.outputs import LATE
+from dataflow.clickstream.serde import ADDED, AddedFields
 from dataflow.kafka.messages import Message
 from dataflow.runtime.settings import Settings
 from dataflow.tools.explain.report import OPEN, OutputRow, OutputRows, Report, SessionReport, outputs_of
@@ -34,7 +36,7 @@ class Found:
 
     Args:
         user: the user; None: no rows of a user.
-        origins: "topic/partition/offset" of unreadable messages, whose dead letters are collected too.
+        origins: addresses of unreadable messages, whose dead letters are collected too.
     """
 
     def __init__(self, user: bytes | None, origins: Collection[str]) -> None:
@@ -57,9 +59,10 @@ class Found:
 
 
 def message_origin(headers: Iterable[tuple[str, bytes | None]]) -> str:
-    """The message that a rejected row was, "topic/partition/offset", by its headers."""
+    """The message that a rejected row was, "topic/partition/offset", and its part if it has one, by its headers."""
     texts = {name: (value or b"").decode(errors="replace") for name, value in headers}
-    return "/".join(texts.get(name, "") for name in ("topic", "partition", "offset"))
+    names = ("topic", "partition", "offset", "part") if "part" in texts else ("topic", "partition", "offset")
+    return "/".join(texts.get(name, "") for name in names)
 
 
 def overtaken(report: Report, found: Found) -> set[str]:
@@ -72,19 +75,25 @@ def overtaken(report: Report, found: Found) -> set[str]:
     return on_time & found.late()
 
 
-def compare(report: Report, found: Found) -> list[Difference]:
+def compare(report: Report, found: Found, added: AddedFields = ADDED) -> list[Difference]:
     """The rows of the output topics that are missing, unexpected or duplicate.
 
     Rows of open sessions may be there, but need not: a job that stops at the end writes them.
+
+    Args:
+        report: says which rows are expected.
+        found: the rows that are there.
+        added: names of the fields that visits get.
     """
     differences: Counter[tuple[str, str, str]] = Counter()
     for topic in {**report.written, **report.to_come, **found.rows}:
         due, to_come = report.written.get(topic, Counter()), report.to_come.get(topic, Counter())
         present = found.rows.get(topic, Counter())
         for row, count in (due - present).items():
-            differences[topic, _of(row), MISSING] += count
+            differences[topic, _of(row, added), MISSING] += count
         for row, count in (present - due - to_come).items():
-            differences[topic, _of(row), DUPLICATE if row in due or row in to_come else UNEXPECTED] += count
+            what = DUPLICATE if row in due or row in to_come else UNEXPECTED
+            differences[topic, _of(row, added), what] += count
     return [Difference(topic, of, count, what) for (topic, of, what), count in differences.items()]
 
 
@@ -102,16 +111,14 @@ def in_topics(session: SessionReport, found: Found, settings: Settings) -> str:
     return "not written yet"
 
 
-class _Visit(msgspec.Struct):
-    session_id: str
-
-
-def _of(row: OutputRow) -> str:
+def _of(row: OutputRow, added: AddedFields) -> str:
     """What a row belongs to: its session, or the reason and the origin of a rejected row."""
     headers = dict(row[2])
     if "reason" in headers:
         return f"{headers['reason'].decode(errors='replace')}: {message_origin(row[2])}"
     try:
-        return f"session {msgspec.json.decode(row[1] or b'', type=_Visit).session_id}"
+        fields = msgspec.json.decode(row[1] or b"", type=dict[str, Any])
     except msgspec.DecodeError:
-        return "no session"
+        fields = {}
+    session = fields.get(added.session_id, fields.get(ADDED.session_id))  # suspicious visits have names of their own
+    return f"session {session}" if session is not None else "no session"

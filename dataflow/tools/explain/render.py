@@ -1,5 +1,6 @@
 """Renders a report as a timeline in the terminal, and as JSON."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,7 +38,7 @@ class Renderer:
         report: the whole report.
         rules: the numbers in the rules.
         in_topics: says whether a session's rows are in the output topics.
-        asked_for: "topic/partition/offset" of the message to highlight; None: no message.
+        asked_for: address of the row to highlight; None: no row.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class Renderer:
     def _step(self, step: Step, width: int, color: str, first: bool) -> None:
         event = step.event
         gap = "" if step.gap is None or first else f"+{duration(step.gap)}"
-        line = f"{time_of_day(event.time):<15} {gap:>12}  {event.event_type:<{width}}  page {event.page:<6} "
+        line = f"{time_of_day(event.time):<15} {gap:>12}  {event.event_type:<{width}}  {_page(event.page):<11} "
         line += self._where(step.observed)
         self._line(color, line, "bold" if step.observed.where == self._asked_for else "")
         if event.amount:
@@ -187,7 +188,7 @@ class Renderer:
         else:
             free = (each.beaten_by for each in step.candidates[1:] if each.beaten_by != OTHER_EVENT)
             verdict = f"taken: {_WON[next(free, None) or OTHER_EVENT]}"
-        return f"{row.amount.decode()}  {self._where(candidate.observed)}  {side}, page {row.page}  {verdict}"
+        return f"{row.amount.decode()}  {self._where(candidate.observed)}  {side}, {_page(row.page)}  {verdict}"
 
     def _began(self, session: SessionReport) -> str:
         gap = session.steps[0].gap
@@ -228,6 +229,10 @@ class Renderer:
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
+
+
+def _page(page: int | str | None) -> str:
+    return f"page {page}" if page not in ("", None) else "no page"
 
 
 _BEATEN = {
@@ -273,7 +278,7 @@ def as_data(
     """The report as a JSON object; times are Unix seconds, durations are seconds. See `Renderer` for the arguments."""
     watermarks = report.watermarks
     return {
-        "user_id": int(report.user) if report.user else None,
+        "user_id": _user_id(report.user),
         "sessions": [_session(session, rules, in_topics(session)) for session in part.sessions],
         "late": [_late(observed) for observed in part.late] + [_overtaken(observed) for observed in part.overtaken],
         "unmatched_purchases": [
@@ -334,7 +339,7 @@ def _session(session: SessionReport, rules: Rules, in_topics: str) -> dict[str, 
             }
             for step in session.steps
         ],
-        "visits": [row.decode() for row in encode_visits(result.events, result.identity, result.amount)],
+        "visits": [row.decode() for row in encode_visits(result.events, result.identity, result.amount, rules.added)],
     }
 
 
@@ -359,10 +364,18 @@ def _row(observed: ObservedRow) -> dict[str, Any]:
         "message": observed.where,
         "time": unix_seconds(row.time),
         "stored": unix_seconds(observed.stored),
-        "page_id": row.page,
+        "page_id": row.page if row.page != "" else None,
         **({"event_type": row.event_type} if type(row) is Event else {"amount": observed.purchase.amount.decode()}),
         "redriven_from": observed.redriven,
     }
+
+
+def _user_id(user: bytes) -> int | str | None:
+    """A number if it looks like one: the report does not tell `5` from `"5"`, which are one user."""
+    text = user.decode()
+    if not text:
+        return None
+    return int(text) if re.fullmatch(r"0|-?[1-9][0-9]{0,4000}", text) else text
 
 
 def _seconds(microseconds: Time | None) -> float | None:

@@ -175,11 +175,11 @@ def build_report(
 
     Args:
         user: the user of these rows.
-        partitions: all partitions of both input topics, read to their ends at `as_of`.
+        partitions: all partitions of the input topics, read to their ends at `as_of`.
         rules: the numbers in the rules.
         settings: give the names of the topics, and whether the job stops at the end.
         as_of: wall time, microseconds.
-        overtaken: rows, "topic/partition/offset", that the job rejected as late although their partition does not
+        overtaken: addresses of rows that the job rejected as late although their partition does not
             make them late.
     """
     rows = [observed for partition in partitions for observed in partition.rows]

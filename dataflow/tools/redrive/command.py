@@ -134,6 +134,10 @@ class _Redrive:
                 raise UserError(f"{address}: rows to put back are in {' or '.join(self._topics)}")
         self._ranges = self._reader.ranges(self._topics)  # rows that are rejected from now on are not read
         self._shown = 0
+        if options.now and settings.mapping_file is not None:
+            raise UserError(
+                "--now sets the field `timestamp` of the default shape; with a mapping, set it with --repair"
+            )
 
     def show_all(self) -> int:
         """Lists the dead letters; returns the exit code."""
@@ -174,7 +178,7 @@ class _Redrive:
     def _take_lease(self) -> Lease:
         name = f"{self._settings.group}-redrive"
         self._metadata = JobMetadata(self._reader.connection, name)
-        lease = Lease(self._metadata, {(self._settings.topic_user_events, 0): MetadataEntry(0)}, name, clock)
+        lease = Lease(self._metadata, {(self._settings.inputs[0], 0): MetadataEntry(0)}, name, clock)
         lease.take()
         return lease
 
@@ -194,7 +198,10 @@ class _Redrive:
                 self._metadata.poll,
             )
             ranges = {partition_id: range_._replace(end=ends[partition_id]) for partition_id, range_ in ranges.items()}
-        targets = InputTopics(self._settings, ranges, self._settings.rules.lateness)
+        origins: set[tuple[str, int, int]] = set()
+        if self._settings.mapping_file is not None:
+            origins = {dead_letter.origin[:3] for dead_letter in self._dead_letters() if dead_letter.origin is not None}
+        targets = InputTopics(self._settings, ranges, self._settings.rules.lateness, origins)
         self._progress.begin(" and ".join(self._settings.inputs))
         for message in self._reader.read(ranges, self._progress):
             targets.read(message)

@@ -19,7 +19,7 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     reason: str
-    origin: MessageAddress | None  # the message that was rejected; None: no headers, so it is not of this job
+    origin: MessageAddress | None  # the row that was rejected; None: no headers, so it is not of this job
     stored: int  # when Kafka stored it, microseconds; 0: not known
 
     @classmethod
@@ -35,7 +35,8 @@ def _origin(headers: dict[str, str]) -> MessageAddress | None:
     topic, partition, offset = (headers.get(name, "") for name in ("topic", "partition", "offset"))
     if not topic or not partition.isdecimal() or not offset.isdecimal():
         return None
-    return MessageAddress(topic, int(partition), int(offset))
+    part = headers.get("part", "")
+    return MessageAddress(topic, int(partition), int(offset), int(part) if part.isdecimal() else None)
 
 
 @dataclass(frozen=True)
