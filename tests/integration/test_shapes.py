@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.jobs import JOB, write
+from support.jobs import JOB, differences, with_mapping, write
 from support.paths import ROOT
 from support.programs import environment
 
-from dataflow.tools.verify import Topics
+from dataflow.tools.verify import Topics, out_of_order, shape_of
 
 SHAPES = ROOT / "tests" / "data" / "shapes"
 
@@ -115,13 +115,14 @@ def test_a_job_gives_the_sessions_that_a_person_would_say(name, embedded_kafka, 
         write(embedded_settings.brokers, [(f"{topic}-{suffix}", 0, shape.key, message) for message in messages])
     write(embedded_settings.brokers, [(f"user-events-{suffix}", 0, None, click.encode()) for click in shape.clicks])
 
-    mapped = environment(embedded_settings, stop_at_end="1", mapping=str(tmp_path / "mapping.toml"))
-    del mapped["VISITS_TOPIC_USER_EVENTS"], mapped["VISITS_TOPIC_PURCHASES"]
-    status, lines = programs.run(*JOB, **mapped)
+    settings = with_mapping(embedded_settings, tmp_path / "mapping.toml")
+    status, lines = programs.run(*JOB, **environment(settings, stop_at_end="1"))
 
     assert status == 0, lines
-    topics = Topics(embedded_settings)
-    visits = list(topics.read(embedded_settings.topic_visits))
+    topics = Topics(settings)
+    assert differences(settings, topics) == []
+    assert out_of_order(topics, settings.topic_visits, shape_of(settings)) == 0
+    visits = list(topics.read(settings.topic_visits))
     found = Counter(
         (
             message.key().decode(),
@@ -133,5 +134,5 @@ def test_a_job_gives_the_sessions_that_a_person_would_say(name, embedded_kafka, 
     assert sorted((user, count, amount.decode()) for (user, _, amount), count in found.items()) == sorted(
         (json.loads(user) if user.startswith('"') else user, count, amount) for user, count, amount in shape.sessions
     )
-    for topic in embedded_settings.topic_dead_letters, embedded_settings.topic_unmatched_purchases:
+    for topic in settings.topic_dead_letters, settings.topic_unmatched_purchases:
         assert [message.value() for message in topics.read(topic)] == []

@@ -4,13 +4,14 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from dataflow.kafka.embedded import EmbeddedKafka
 from dataflow.runtime.settings import Settings
-from dataflow.tools.verify import Topics, compare, expected, out_of_order
+from dataflow.tools.verify import Topics, compare, expected, out_of_order, shape_of
 
 from .logs import NOON, event, purchase
 from .real_kafka import RealKafka
@@ -48,6 +49,12 @@ def settings_of(kafka: Kafka, partitions: int = 8) -> Settings:
     for name in names.values():
         kafka.create_topic(name, partitions)
     return Settings(_env_file=None, brokers=kafka.brokers, outage_grace=0, group=f"visits-{suffix}", **names)
+
+
+def with_mapping(settings: Settings, mapping: Path) -> Settings:
+    """The same outputs and group for a job with a mapping, whose input topics are those in the file."""
+    fields = settings.model_dump(exclude_unset=True, exclude={"topic_user_events", "topic_purchases", "mapping"})
+    return Settings(_env_file=None, mapping=str(mapping), **fields)
 
 
 # --- waiting ---
@@ -158,7 +165,7 @@ def wait_until_right(settings: Settings, process: subprocess.Popen | None = None
         assert time.monotonic() < deadline, f"after {DEADLINE_S} s the outputs are not the batch answer: {different}"
         time.sleep(0.2)
     assert expected(settings, topics).visits.total() > 0
-    assert out_of_order(topics, settings.topic_visits) == 0
+    assert out_of_order(topics, settings.topic_visits, shape_of(settings)) == 0
 
 
 def assert_right(settings: Settings) -> None:
@@ -169,4 +176,4 @@ def assert_right(settings: Settings) -> None:
         [answer.visits, answer.suspicious_visits, answer.late_events, answer.dead_letters, answer.unmatched_purchases]
     )
     assert differences(settings, topics) == []
-    assert out_of_order(topics, settings.topic_visits) == 0
+    assert out_of_order(topics, settings.topic_visits, shape_of(settings)) == 0

@@ -54,7 +54,7 @@ def test_a_right_file_says_where_each_field_is():
         (
             RIGHT.replace('"clicks"', '"clicks", ' + ", ".join(f'"c{n}"' for n in range(9)))
             + '[purchases]\nuser = "u"\ntime = "t"\namount = "a"\n'
-            + f'topics = [{", ".join(f'"p{n}"' for n in range(7))}, "clicks"]',
+            + f"topics = {[f'p{n}' for n in range(7)] + ['clicks']}",
             "where a topic is in both tables, there are at most 16 topics",
         ),
         (RIGHT + '[output]\nsession_id = "x"\namount = "x"', "[output]: session_id and amount have one name"),
