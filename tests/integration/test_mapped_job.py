@@ -146,6 +146,10 @@ def test_a_mapped_job_that_is_killed_writes_the_batch_answer_and_explain_agrees(
         rows += [event for session in report["sessions"] for event in session["events"]]
     assert {row["message"].rpartition("/")[2] for row in rows} >= {"0", "1", "2"}  # the parts
     assert {row["message"].partition("/")[0] for row in rows} == {shop.app, shop.mixed}
+    addresses = {row["message"] for row in rows}
+    whole = next(at[:-2] for at in addresses if at.endswith("/0") and f"{at[:-2]}/1" in addresses)
+    assert explain_command.main(["--message", whole]) == 1
+    assert f"{whole}: say which event of the message: {whole}/0, {whole}/1" in capsys.readouterr().err
     report = explain("--message", rows[0]["message"])
     (session,) = report["sessions"]
     assert explain("--session", session["session_id"])["sessions"] == [session]

@@ -1,24 +1,32 @@
 """Random mappings and random messages: the job and the reference, which share no code, make the same of them."""
 
+import tempfile
 from collections import Counter
 from dataclasses import fields
+from io import StringIO
 from typing import Any
 
-from hypothesis import given
+import msgspec
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.logs import Job, Logs, Message, batch_answer
-from support.mapped import RANDOMS, mapped_logs, mapped_message, rules_of
+from rich.console import Console
+from support.logs import LONG_AFTER, Job, Logs, Message, Plan, batch_answer, topic_of
+from support.mapped import RANDOMS, logs_of, mapped_logs, mapped_message, mapping_text, rules_of
 from support.strategies import SHARDS, plans, read
 
 from dataflow.clickstream.inputs import mapped_inputs
-from dataflow.clickstream.mapping.spec import Mapping
+from dataflow.clickstream.mapping.spec import Mapping, parse
 from dataflow.clickstream.records import TEXT_USER, Event
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import encode_visits
 from dataflow.clickstream.users import user_json
+from dataflow.runtime.settings import Settings
 from dataflow.streaming.partition_reader import Ignored, NotTakenApart, Unreadable
 from dataflow.streaming.position import PART_LIMIT
 from dataflow.tools.balance import MATCHED, Balance
+from dataflow.tools.explain.collect import ObservedPartition
+from dataflow.tools.explain.render import Renderer, as_data
+from dataflow.tools.explain.report import build_report, part_of, rows_of
 from dataflow.tools.reference import NOT_A_ROW, Answer, Record, Row
 from dataflow.tools.reference_mapping import MappedShape
 
@@ -114,6 +122,37 @@ def test_any_mapped_logs_in_any_order_give_the_batch_answer(rng, data, shards):
     job = Job(logs, rules, inputs=mapped_inputs(mapping))
     read(job, data.draw(plans(logs), "plan"))
     assert_right(job, mapping, logs, rules)
+
+
+@settings(max_examples=max(settings.default.max_examples // 5, 10))
+@given(RANDOMS)
+def test_a_report_of_explain_has_exactly_the_mapped_rows_that_the_job_writes_of_a_user(rng):
+    text = mapping_text(rng)
+    mapping = parse(text)
+    logs, inputs, rules = logs_of(rng, mapping), mapped_inputs(mapping), rules_of(mapping)
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(text)
+        file.flush()
+        of_job = Settings(_env_file=None, mapping=file.name, stop_at_end=True)
+        job = Job(logs, rules, inputs=inputs)
+        read(job, Plan())
+        written = [rows_of(job.written.elements(field.name)) for field in fields(Answer)]
+        for user in {row[0] for rows in written[:3] for row in rows}:
+            partitions = [
+                ObservedPartition(source, inputs.decoder_of(topic_of(source)), rules.lateness, LONG_AFTER, user)
+                for source in logs
+            ]
+            for partition in partitions:
+                for record in logs[partition.source]:
+                    partition.read(Message(record, topic_of(partition.source)))
+            report = build_report(user, partitions, of_job.rules, of_job, LONG_AFTER)
+            for topic, rows in zip(of_job.outputs, written, strict=True):
+                if topic != of_job.topic_dead_letters:  # whose rows need not tell their user
+                    of_user = Counter({row: count for row, count in rows.items() if row[0] == user})
+                    assert report.written.get(topic, Counter()) == of_user, topic
+            part = part_of(report, lambda session: True, lambda row: True, lambda dead: True)
+            Renderer(Console(file=StringIO()), report, rules, lambda told: "written", asked_for=None).part(part)
+            msgspec.json.encode(as_data(report, part, rules, lambda told: "written", [], []))
 
 
 @given(RANDOMS, st.data())

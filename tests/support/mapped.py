@@ -68,6 +68,11 @@ def _role(rng: Random) -> dict[str, Any]:
 
 
 def random_mapping(rng: Random) -> Mapping:
+    return parse(mapping_text(rng))
+
+
+def mapping_text(rng: Random) -> str:
+    """A mapping file."""
     events = {
         "topics": rng.choice([CLICKS, [CLICKS, MORE], [CLICKS, BOTH], [BOTH, MORE], BOTH]),
         **_role(rng),
@@ -85,7 +90,7 @@ def random_mapping(rng: Random) -> Mapping:
     }
     output = rng.choice([{}, {}, {"session_id": "visit", "amount": "p"}, {"session_id": "original_a", "amount": "a"}])
     tables = {"events": events, "output": output, **({"purchases": purchases} if rng.random() < 0.75 else {})}
-    return parse(toml(tables))
+    return toml(tables)
 
 
 def toml(tables: dict[str, dict[str, Any]]) -> str:
@@ -299,8 +304,13 @@ def mapped_message(rng: Random) -> tuple[Mapping, str, Record]:
 
 def mapped_logs(rng: Random) -> tuple[Mapping, Logs]:
     """A mapping, and what one to three partitions of each of its topics hold."""
-    mapping, messages = random_mapping(rng), Messages(rng)
-    return mapping, {
+    mapping = random_mapping(rng)
+    return mapping, logs_of(rng, mapping)
+
+
+def logs_of(rng: Random, mapping: Mapping) -> Logs:
+    messages = Messages(rng)
+    return {
         f"{topic}/{partition}": [
             messages.record(mapping.role_of(topic).each, offset) for offset in range(rng.randrange(12))
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataflow.__main__ import main
-from dataflow.tools.command_line import COMMANDS, MessageAddress, message_address, no_such_command
+from dataflow.tools.command_line import COMMANDS, MessageAddress, message_address, no_such_command, row_address
 
 ROOT = Path(__file__).parents[2]
 HELP_TIMEOUT_S = 60
@@ -87,6 +87,13 @@ def test_a_wrong_option_of_a_command_is_one_line_and_status_2(name: str) -> None
 def test_a_message_is_named_by_topic_partition_and_offset(text: str, where: MessageAddress) -> None:
     assert message_address(text) == where
     assert str(message_address(text)) == text
+
+
+def test_an_event_of_several_is_named_with_its_part() -> None:
+    assert row_address("a/0/1/2") == MessageAddress("a", 0, 1, 2)
+    assert row_address("a/0/1") == MessageAddress("a", 0, 1)
+    with pytest.raises(Exception, match="not a message, topic/partition/offset"):
+        row_address("a/0/1/-2")
 
 
 @pytest.mark.parametrize("text", ["a/0", "a/0/-1", "a/b/1", "/0/1", "a/0/1/2", ""])

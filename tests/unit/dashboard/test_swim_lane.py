@@ -3,8 +3,11 @@
 from collections.abc import Callable
 
 from support.logs import EVENTS, NOON, PURCHASES, Job, event, purchase, session_id
+from support.mapped import rules_of
 
-from dataflow.dashboard.probe import SHOWN
+from dataflow.clickstream.inputs import mapped_inputs
+from dataflow.clickstream.mapping.spec import parse
+from dataflow.dashboard.probe import SHOWN, DashboardProbe
 from dataflow.dashboard.swim_lane import SwimLane
 
 OTHER = "user-events/1"
@@ -105,6 +108,44 @@ def test_a_lane_is_dropped_with_its_last_follower(probe, job):
     assert probe._histories == {}
     with probe.follow(b"1") as again:
         assert lane(again)[0] == [(60, "page-view", False)]  # it is open
+
+
+MAPPING = """
+[events]
+topics     = ["app", "web"]
+each       = "events"
+user       = "u"
+type       = "k"
+page       = "p"
+time       = "t"
+page_views = ["view"]
+purchases  = ["buy"]
+[purchases]
+topics = "paid"
+user   = "u"
+time   = "t"
+amount = "a"
+"""
+
+
+def test_rows_of_several_topics_and_parts_have_their_addresses_and_kinds():
+    mapping = parse(MAPPING)
+    inputs = mapped_inputs(mapping)
+    probe = DashboardProbe(8, inputs, rules_of(mapping).kinds)
+    job = Job({"app/0": [], "web/1": [], "paid/0": []}, rules_of(mapping), probe, inputs)
+    at = f'"u":"é","t":{NOON}'
+    with probe.follow("é".encode()) as follow:
+        job.read("app/0", f'{{"events":[{{{at},"k":"view","p":"/a"}},{{{at},"k":"buy"}},{{}}]}}'.encode(), now=0)
+        job.read("web/1", b"junk", f'{{"events":[{{{at},"k":"click"}}]}}'.encode(), now=0)
+        job.read("paid/0", f'{{{at},"a":7}}'.encode(), now=0)
+        drawn = follow()
+    assert sorted((each.at, each.kind, each.page) for each in drawn.hits) == [
+        ("app/0/0/0", "view", "/a"),
+        ("app/0/0/1", "purchase", ""),
+        ("web/1/1/0", "click", ""),
+    ]
+    assert [(each.at, each.page) for each in drawn.purchases] == [("paid/0/0", None)]
+    assert [each.where for each in probe.lists().dead_letters] == ["web/1/0", "app/0/0/2"]
 
 
 def test_users_of_new_sessions_are_offered(probe, job):

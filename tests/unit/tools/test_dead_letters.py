@@ -49,6 +49,12 @@ def test_a_dead_letter_has_its_reason_and_the_address_of_its_origin():
     assert letter.origin == MessageAddress("clicks", 3, 41)
 
 
+def test_an_event_of_several_has_its_part_in_the_address_of_its_origin():
+    letter = DeadLetter.of(Stored(headers=[*HEADERS, ("part", b"2")]))
+    assert letter.origin == MessageAddress("clicks", 3, 41, 2)
+    assert str(letter.origin) == "clicks/3/41/2"
+
+
 @pytest.mark.parametrize("headers", [None, [], HEADERS[:2], [*HEADERS[:3], ("offset", b"-1")]])
 def test_a_message_without_complete_headers_has_no_origin(headers):
     assert DeadLetter.of(Stored(headers=headers)).origin is None

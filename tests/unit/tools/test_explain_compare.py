@@ -47,3 +47,4 @@ def test_no_row_at_all_is_not_written_yet(report):
 def test_the_origin_of_a_rejected_row_is_in_its_headers():
     headers = [("reason", b"late"), ("topic", b"clicks"), ("partition", b"3"), ("offset", b"41")]
     assert message_origin(headers) == "clicks/3/41"
+    assert message_origin([*headers, ("part", b"2")]) == "clicks/3/41/2"
