@@ -4,14 +4,17 @@ That takes 5 bytes an event instead of some 150. A resume fetches the events aga
 them for as long as their session is open and the job stands still.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from itertools import accumulate
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from dataflow.clickstream.records import Event, Match
+from dataflow.clickstream.records import Event, Match, amount_size
+from dataflow.clickstream.revenue import NO_REVENUE, add_amount
 from dataflow.clickstream.sessions import SessionAccumulator
+from dataflow.streaming.state import Converter
 
 
 class EventRestorer(Protocol):
@@ -31,6 +34,14 @@ class SessionReferences(msgspec.Struct, array_like=True):
     count: int  # of its events
     steps: bytes  # from each event's position to the next one's, MessagePack integers end to end
     best: Match | None
+    revenue: Decimal
+
+
+def _add_revenue(references: list[Any]) -> list[Any]:
+    """Version 4 held the best match alone, so its amount is all that is known of the sum."""
+    best = references[3]
+    known = add_amount(NO_REVENUE, amount_size(best[5])) if best is not None else NO_REVENUE
+    return [*references, str(known)]
 
 
 class ReferenceSerializer:
@@ -44,6 +55,7 @@ class ReferenceSerializer:
     """
 
     type = SessionReferences
+    converters: Mapping[int, Converter] = {4: _add_revenue}
 
     def __init__(self, restorer: EventRestorer) -> None:
         self._restorer = restorer
@@ -52,18 +64,20 @@ class ReferenceSerializer:
         events, count = accumulator.events, len(accumulator.events)
         if packed is None:
             first = events[0].position
-            return SessionReferences(first, count, _steps(first, events[1:]), accumulator.best)
+            steps = _steps(first, events[1:])
+            return SessionReferences(first, count, steps, accumulator.best, accumulator.revenue)
         if packed.count < count:
             packed.steps += _steps(events[packed.count - 1].position, events[packed.count :])
             packed.count = count
-        packed.best = accumulator.best
+        packed.best, packed.revenue = accumulator.best, accumulator.revenue
         return packed
 
     def prefetch(self, packed: SessionReferences) -> None:
         self._restorer.prefetch(_positions(packed))
 
     def unpack(self, packed: SessionReferences) -> SessionAccumulator:
-        return SessionAccumulator([self._restorer.event(position) for position in _positions(packed)], packed.best)
+        events = [self._restorer.event(position) for position in _positions(packed)]
+        return SessionAccumulator(events, packed.best, packed.revenue)
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -1,10 +1,12 @@
 """What a session is made into: its accumulator while it is open, and what is written of it once it is closed."""
 
+from decimal import Decimal
 from hashlib import blake2b
 
 import msgspec
 
 from dataflow.clickstream.records import TEXT_USER, Event, Match
+from dataflow.clickstream.revenue import NO_REVENUE, add_amount
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.suspicion import suspicion_of
 from dataflow.clickstream.users import user_json
@@ -14,10 +16,11 @@ NO_AMOUNT = b"0"
 
 
 class SessionAccumulator(msgspec.Struct, array_like=True):
-    """The fold of a session: its events, and the greatest of its matches."""
+    """The fold of a session: its events, the greatest of its matches, and the sum of their amounts."""
 
     events: list[Event] = []
     best: Match | None = None
+    revenue: Decimal = NO_REVENUE
 
     @property
     def amount(self) -> bytes:
@@ -29,16 +32,19 @@ def accumulate(accumulator: SessionAccumulator, row: Event | Match) -> SessionAc
     """The folder. The rows of a session are its events, and the matches that follow them."""
     if isinstance(row, Event):
         accumulator.events.append(row)
-    elif accumulator.best is None or row > accumulator.best:
-        accumulator.best = row
+    else:
+        accumulator.revenue = add_amount(accumulator.revenue, row.size)
+        if accumulator.best is None or row > accumulator.best:
+            accumulator.best = row
     return accumulator
 
 
 def merge(accumulator: SessionAccumulator, later: SessionAccumulator) -> SessionAccumulator:
-    """The merger: all events of both, and the greater match."""
+    """The merger: all events of both, the greater match, and both sums."""
     accumulator.events += later.events
     if later.best is not None:
-        accumulate(accumulator, later.best)
+        accumulator.best = max(accumulator.best or later.best, later.best)
+        accumulator.revenue = add_amount(accumulator.revenue, later.revenue)
     return accumulator
 
 
@@ -59,6 +65,7 @@ class ClosedSession(msgspec.Struct):
     identity: bytes
     events: list[Event]  # in order of time
     amount: bytes
+    revenue: Decimal  # exact sum of the amounts of its purchase events
     suspicion: int | None  # type of the suspicion rule that holds, see `dataflow.clickstream.suspicion`
 
     @property
@@ -76,5 +83,6 @@ def finalize(session: Session[SessionAccumulator], rules: Rules = Rules()) -> Cl
         session_id(session.user, session.start),
         events,
         session.fold.amount,
+        session.fold.revenue,
         suspicion_of(events, rules.thresholds, rules.kinds),
     )

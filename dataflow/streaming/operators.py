@@ -6,7 +6,8 @@ driven by the watermarks that arrive with the batches.
 """
 
 # Callable of typing: Bytewax inspects the annotations, and on Python 3.10 cannot read that of collections.abc
-from typing import Any, Callable, Generic, Protocol, TypeVar  # noqa: UP035
+from functools import partial
+from typing import Any, Callable, Generic, Mapping, Protocol, TypeVar  # noqa: UP035
 
 import bytewax.operators as op
 import msgspec
@@ -19,7 +20,7 @@ from dataflow.streaming.errors import START_OVER, UserError, inside_engine
 from dataflow.streaming.hooks import Hooks, LiveState
 from dataflow.streaming.interval_join import IntervalJoin, JoinSpec, JoinState
 from dataflow.streaming.session_windows import Session, SessionWindows
-from dataflow.streaming.state import JobFingerprint, StateCodec
+from dataflow.streaming.state import Converter, JobFingerprint, StateCodec
 from dataflow.streaming.stateful_adapter import StatefulAdapter
 from dataflow.streaming.time import MAX_TIME, Time
 from dataflow.streaming.watermark import WATERMARK_CONVERTERS, WatermarkState, WatermarkTracker
@@ -33,6 +34,7 @@ class StateSerializer(Protocol):
     """Decides what a snapshot holds of a session's fold."""
 
     type: Any  # of what `pack` returns; msgspec can encode it
+    converters: Mapping[int, Converter]  # of what it returned in versions before; see `StateCodec`
 
     def pack(self, fold: Any, packed: Any) -> Any:
         """What the snapshot holds of a fold; `packed` is what the last snapshot held of it, None if there was none."""
@@ -46,6 +48,8 @@ class StateSerializer(Protocol):
 
 class IdentitySerializer:
     """Holds whole folds in snapshots; `type` is theirs."""
+
+    converters: Mapping[int, Converter] = {}
 
     def __init__(self, type: Any) -> None:
         self.type = type
@@ -199,7 +203,9 @@ def session_window(
         hooks: `on_sessions` and `on_snapshot` are called.
         live_state: gets the session windows of each shard.
     """
-    codec: StateCodec[Any] = StateCodec(list[tuple[bytes, int, int, serializer.type]], fingerprint)  # type: ignore[name-defined]
+    state: Any = list[tuple[bytes, int, int, serializer.type]]  # type: ignore[name-defined]
+    converters = {version: partial(_convert_folds, convert) for version, convert in serializer.converters.items()}
+    codec: StateCodec[Any] = StateCodec(state, fingerprint, converters)
 
     def build(data: bytes | None) -> SessionLogic[Fold]:
         restored = codec.unpack(data) if data is not None else []
@@ -209,6 +215,10 @@ def session_window(
         return SessionLogic(step_id, windows, codec, serializer, restored, hooks)
 
     return op.stateful_batch("sessions", up, build)
+
+
+def _convert_folds(convert: Converter, sessions: list[list[Any]]) -> list[list[Any]]:
+    return [[user, start, end, convert(packed)] for user, start, end, packed in sessions]
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -50,13 +50,27 @@ def test_a_snapshot_holds_positions_of_events_after_any_earlier_snapshots(snapsh
     for count in snapshots_after:
         visit.events += events[len(visit.events) : count]
         packed = serializer.pack(visit, packed)
-    visit.best = match(EVENT, PURCHASE)
+    accumulate(visit, match(EVENT, PURCHASE))
     data = snapshots.pack(serializer.pack(visit, packed))
     assert EVENT.value not in data
     resumed = snapshots.unpack(data)
     serializer.prefetch(resumed)
     assert topic.prefetched == [event.position for event in events]
     assert serializer.unpack(resumed) == visit
+
+
+@pytest.mark.parametrize(
+    ("best", "revenue"),
+    [(None, "0"), ([5, True, 0, 5, 19.9, b"19.90", b"1"], "19.90")],
+    ids=["no amount", "an amount"],
+)
+def test_a_session_of_version_4_has_the_amount_that_it_knows_as_revenue(best, revenue):
+    (event,) = standing_at((0, 1))
+    old = msgspec.msgpack.encode([event.position, 1, b"", best])
+    serializer = ReferenceSerializer(Topic([event]))
+    converted = serializer.converters[4](msgspec.msgpack.decode(old))
+    references = msgspec.msgpack.decode(msgspec.msgpack.encode(converted), type=serializer.type)
+    assert str(serializer.unpack(references).revenue) == revenue
 
 
 def test_a_snapshot_of_merged_sessions_has_the_events_of_both():

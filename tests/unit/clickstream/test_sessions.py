@@ -67,6 +67,15 @@ def test_merged_sessions_have_the_events_of_both_and_the_greater_match():
     assert merge(fold(FIRST), fold(SECOND)).amount == b"0"
 
 
+@pytest.mark.parametrize("split", range(5))
+def test_a_sessions_revenue_is_the_sum_of_all_its_amounts(split):
+    rows = [FIRST, SECOND, match(FIRST, paid(100, "0.10")), match(SECOND, paid(110, "0.2"))]
+    for arrivals in permutations(rows):
+        assert str(fold(*arrivals).revenue) == "0.30"
+        assert str(merge(fold(*arrivals[:split]), fold(*arrivals[split:])).revenue) == "0.30"
+    assert str(fold(FIRST).revenue) == "0"
+
+
 def test_a_session_id_is_a_fixed_hash_of_user_and_start_time():
     assert session_id(b"1", 1_710_331_200_000_000) == b"5990e35e960eb8e25b3b0916dd0d0c6a"
 
