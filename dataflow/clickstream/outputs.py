@@ -14,6 +14,7 @@ from dataflow.clickstream.inputs import InputTopics
 from dataflow.clickstream.records import InputRecord
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import encode_suspicious, encode_visits
+from dataflow.clickstream.session_summary import encode_session
 from dataflow.clickstream.sessions import ClosedSession
 from dataflow.streaming.batches import OutgoingRecords, RejectedRecord
 
@@ -44,6 +45,7 @@ class OutputSpec:
         feed: the stream that it is made of.
         encode: makes of one element of that stream, by the rules, the keyed records to write: key, values and headers.
         step: what its steps are called, if not after the name. Ids of steps are keys in the recovery store.
+        optional: whether the job also runs without the topic, and then without these steps.
     """
 
     name: str
@@ -51,6 +53,7 @@ class OutputSpec:
     feed: Feed
     encode: Callable[[Any, Rules], Iterator[Keyed]]
     step: str = ""
+    optional: bool = False
 
     @property
     def setting(self) -> str:
@@ -76,6 +79,12 @@ def suspicious_visits(keyed: tuple[str, list[ClosedSession]], rules: Rules) -> I
         if session.suspicion is not None:
             row = encode_suspicious(session.identity, session.user_json, session.suspicion)
             yield session.user.decode(), OutgoingRecords(session.user, [row])
+
+
+def sessions(keyed: tuple[str, list[ClosedSession]], rules: Rules) -> Iterator[Keyed]:
+    """The rows of `sessions`: one a session."""
+    for session in keyed[1]:
+        yield session.user.decode(), OutgoingRecords(session.user, [encode_session(session, rules.kinds)])
 
 
 def rejected(record: RejectedRecord, rules: Rules) -> Iterator[Keyed]:
@@ -113,5 +122,12 @@ DEAD_LETTERS = OutputSpec("dead-letters", "output: messages that cannot be read,
 UNMATCHED_PURCHASES = OutputSpec(
     "unmatched-purchases", "output: purchase rows that no event took", Feed.UNMATCHED_PURCHASES, rejected
 )
+SESSIONS = OutputSpec(
+    "sessions",
+    "output: one row per session, with counts, times and revenue; not written while its topic is missing",
+    Feed.CLOSED_SESSIONS,
+    sessions,
+    optional=True,
+)
 
-OUTPUTS: tuple[OutputSpec, ...] = (VISITS, SUSPICIOUS_VISITS, LATE_EVENTS, DEAD_LETTERS, UNMATCHED_PURCHASES)
+OUTPUTS: tuple[OutputSpec, ...] = (VISITS, SUSPICIOUS_VISITS, LATE_EVENTS, DEAD_LETTERS, UNMATCHED_PURCHASES, SESSIONS)

@@ -2,8 +2,8 @@
 
     user-events ─┐                                                              ┌─ visits
                  ├ decode ─ merge ─ shard ─ track_watermark ─ join ─ session_window
-    purchases ───┘            │                   │            │                └─ suspicious-visits
-                        dead-letters         late-events  unmatched-purchases
+    purchases ───┘            │                   │            │                ├─ suspicious-visits
+                        dead-letters         late-events  unmatched-purchases   └─ sessions
 
 Sources and sinks are arguments: Kafka's in production, Bytewax's testing ones in unit tests.
 """
@@ -96,7 +96,7 @@ def build(
 
     Args:
         inputs: make the two sources.
-        sinks: one for each of `OUTPUTS`, by its name.
+        sinks: one for each of `OUTPUTS`, by its name; an optional output without one is left out.
         rules: the numbers in the rules.
         alignment: is shared with the sources.
         fingerprint: identifies the job in snapshots.
@@ -162,6 +162,8 @@ def build(
         ),
     }
     for spec in OUTPUTS:
+        if spec.optional and spec.name not in sinks:
+            continue
         encoded = op.flat_map(f"encode_{spec.step_name}", feeds[spec.feed], partial(_encode, spec, rules))
         op.output(f"write_{spec.step_name}", encoded, sinks[spec.name])
     if observer is not None:

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -111,8 +111,16 @@ def while_waiting() -> None:
     lifecycle.block_if_stopping()
 
 
-def count_partitions(admin: Admin, connection: Connection, topics: Iterable[str]) -> dict[str, int]:
+def count_partitions(
+    admin: Admin, connection: Connection, topics: Iterable[str], optional: Collection[str] = ()
+) -> dict[str, int]:
     """The number of partitions of each topic.
+
+    Args:
+        admin: asks the brokers.
+        connection: is told that a broker has answered.
+        topics: their names.
+        optional: those of them that may be missing, or that we may not see; these are left out then.
 
     Raises:
         MissingTopics: a topic is not there.
@@ -133,8 +141,11 @@ def count_partitions(admin: Admin, connection: Connection, topics: Iterable[str]
                 break
             missing_since = missing_since or time.monotonic()
             if time.monotonic() > missing_since + _NEW_TOPIC_S:
-                _check_allowed(connection, missing)
-                raise MissingTopics(brokers, missing)
+                needed = [name for name in missing if name not in optional]
+                if not needed:
+                    break
+                _check_allowed(connection, needed)
+                raise MissingTopics(brokers, needed)
             time.sleep(_RETRY_INTERVAL_S)
         except KafkaException:
             if time.monotonic() > deadline:
@@ -142,7 +153,7 @@ def count_partitions(admin: Admin, connection: Connection, topics: Iterable[str]
                     f"no Kafka broker answers at {brokers}{connection.last_error}; is it running? VISITS_BROKERS says where"
                 ) from None
     connection.record_answer()
-    return {name: len(found[name].partitions) for name in topics}
+    return {name: len(found[name].partitions) for name in topics if name not in missing}
 
 
 def _check_allowed(connection: Connection, topics: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ It needs no topic and no disk that processes share, and it outlives a job that i
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from dataflow.kafka.replaceable import Admin, Replaceable
 from dataflow.streaming.errors import START_OVER, UserError
 
 _POLL_INTERVAL_S = 0.2  # of processes that wait for the first one
+_OPTIONAL_WAIT_S = 30.0  # how long they do so for a topic that the first one may not have found
 
 
 class LeaseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,6 +108,7 @@ def read_entries(
     topic_ids: Mapping[str, str],
     is_first: bool = True,
     on_begin: Callable[[str, int], None] = lambda topic, rows: None,
+    optional: Collection[str] = (),
 ) -> dict[PartitionId, MetadataEntry]:
     """The entries of all partitions of some topics that the job began with. Waits for brokers that are away.
 
@@ -121,6 +123,8 @@ def read_entries(
         topic_ids: Kafka's ids of the topics, as far as they are known.
         is_first: whether this is the job's first process, which stores the entries; others wait until it has.
         on_begin: called at the first start for each topic with the number of rows that were written to it by then.
+        optional: topics that the first process may have found missing when it looked. Others do then as it does: they
+            leave out such a topic if it has no entries after a while, because all must have the same steps.
 
     Raises:
         UserError: a topic was created again since its offsets were stored.
@@ -128,7 +132,11 @@ def read_entries(
     partition_ids = [(topic, number) for topic, count in partitions.items() for number in range(count)]
     read = partial(metadata.read, partition_ids)
     stored = retry_until_answered(read, metadata.poll)
-    while not is_first and partitions.keys() > {topic for topic, _ in stored}:
+    began = time.monotonic()
+    while not is_first and (new := partitions.keys() - {topic for topic, _ in stored}):
+        if new.issubset(optional) and time.monotonic() > began + _OPTIONAL_WAIT_S:
+            partitions = {topic: count for topic, count in partitions.items() if topic not in new}
+            break
         time.sleep(_POLL_INTERVAL_S)
         stored = retry_until_answered(read, metadata.poll)
     for (topic, _), entry in stored.items():

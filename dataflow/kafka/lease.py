@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -89,12 +89,18 @@ class _Watched:
     """What holder and followers have in common: a thread that looks at the lease every second."""
 
     def __init__(
-        self, metadata: JobMetadata, entries: Mapping[PartitionId, MetadataEntry], name: str, clock: JobClock
+        self,
+        metadata: JobMetadata,
+        entries: Mapping[PartitionId, MetadataEntry],
+        name: str,
+        clock: JobClock,
+        optional: Collection[str],
     ) -> None:
         self._metadata = metadata
         self._entries = _without_lease(entries)
-        self._partition_id = min(self._entries)  # whose note is the lease
-        self._drain_id = max(self._entries)  # whose note says that all are to drain; with one entry there is none
+        in_every_copy = [partition_id for partition_id in self._entries if partition_id[0] not in optional]
+        self._partition_id = min(in_every_copy)  # whose note is the lease
+        self._drain_id = max(in_every_copy)  # whose note says that all are to drain; with one entry there is none
         self._name = name
         self._clock = clock
         self.held_until = 0.0  # monotonic
@@ -157,6 +163,7 @@ class Lease(_Watched):
         process: says what runs on this host.
         processes: of the job.
         shared: what the other processes must have in common with this one, by name.
+        optional: topics that another copy of the job may lack; the lease is noted in none of them.
     """
 
     def __init__(
@@ -168,8 +175,9 @@ class Lease(_Watched):
         process: Process | None = None,
         processes: int = 1,
         shared: Mapping[str, float | str] = {},
+        optional: Collection[str] = (),
     ) -> None:
-        super().__init__(metadata, entries, name, clock)
+        super().__init__(metadata, entries, name, clock, optional)
         self._process = process or Process()
         self._processes = processes
         self._own = msgspec.structs.replace(self._process.record(), shared=dict(shared))
@@ -273,6 +281,7 @@ class LeaseFollower(_Watched):
         name: of the job, for messages.
         clock: the job's, which is adjusted to that of the first process.
         shared: what this process must have in common with the first one, by name.
+        optional: topics that another copy of the job may lack.
     """
 
     def __init__(
@@ -282,8 +291,9 @@ class LeaseFollower(_Watched):
         name: str,
         clock: JobClock,
         shared: Mapping[str, float | str] = {},
+        optional: Collection[str] = (),
     ) -> None:
-        super().__init__(metadata, entries, name, clock)
+        super().__init__(metadata, entries, name, clock, optional)
         self._shared = shared
         self._followed: LeaseRecord | None = None
         self._asked = 0.0  # monotonic, the last time that the lease was read

@@ -1,4 +1,4 @@
-"""Which partition of an output topic a key belongs to, the same for all five topics."""
+"""Which partition of an output topic a key belongs to, the same for all topics."""
 
 from collections.abc import Callable
 from zlib import crc32

@@ -182,6 +182,7 @@ class RangeReader:
         properties: librdkafka properties of all its clients.
         group: name under which it reads.
         topics: what will be read.
+        optional: those of them that may be missing; `partitions` lacks them then, and there is nothing to read.
         timeout_s: seconds without an answer or message after which a UserError is raised; None: waits for ever.
 
     Raises:
@@ -193,17 +194,18 @@ class RangeReader:
         properties: Mapping[str, Any],
         group: str,
         topics: Iterable[str],
+        optional: Collection[str] = (),
         timeout_s: float | None = _TIMEOUT_S,
     ) -> None:
         self.connection = Connection(properties)
         self.admin: Admin = connect(self.connection)
-        self.partitions = count_partitions(self.admin, self.connection, topics)
+        self.partitions = count_partitions(self.admin, self.connection, topics, optional)
         self._group = group
         self._timeout_s = timeout_s
 
     def ranges(self, topics: Iterable[str]) -> dict[PartitionId, OffsetRange]:
         """What all partitions of these topics hold now."""
-        partition_ids = [(topic, number) for topic in topics for number in range(self.partitions[topic])]
+        partition_ids = [(topic, number) for topic in topics for number in range(self.partitions.get(topic, 0))]
         begins = self._ask(lambda: earliest_offsets(self.admin, partition_ids))
         ends = self._ask(lambda: {key: end.offset for key, end in end_offsets(self.admin, partition_ids).items()})
         return {partition_id: OffsetRange(begins[partition_id], ends[partition_id]) for partition_id in partition_ids}

@@ -105,23 +105,31 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     metrics.set_function(metrics.kafka_up, connection.is_up)
     admin = connect(connection)
     metadata = JobMetadata(connection, settings.group + "-output")  # not the inputs' group, which lag monitors look at
+    optional = settings.optional_outputs
     try:
-        partitions = count_partitions(admin, connection, settings.inputs + settings.outputs)
+        partitions = count_partitions(admin, connection, settings.inputs + settings.outputs, optional)
     except MissingTopics as missing:
         _refuse_topics_that_are_gone(missing.topics, settings, process_info, metadata, admin, connection)
         raise
-    ids = topic_ids(admin, settings.inputs + settings.outputs)
-    fingerprint = _fingerprint(settings, ids)
+    ids = topic_ids(admin, partitions)
     is_first = process_info.process_id == 0
-    outputs = {topic: partitions[topic] for topic in settings.outputs}
-    is_new = not StoredStates(process_info.store, settings, fingerprint).sinks()
-    entries = read_entries(metadata, admin, outputs, ids, is_first, _warn_of_rows_of_others if is_new else _say_nothing)
+    outputs = {topic: partitions[topic] for topic in settings.outputs if topic in partitions}
+    is_new = not StoredStates(process_info.store, settings, _fingerprint(settings, list(partitions), ids)).sinks()
+    warn = _warn_of_rows_of_others if is_new else _say_nothing
+    entries = read_entries(metadata, admin, outputs, ids, is_first, warn, optional)
     read = {topic: partitions[topic] for topic in settings.inputs}
     starts: dict[PartitionId, int] = {}
     if settings.start == "latest":
         read_starts = read_entries(metadata, admin, read, ids, is_first)
         starts = {partition_id: entry.offset for partition_id, entry in read_starts.items()}
     written_to = Counter(topic for topic, _ in entries)
+    left_out = [topic for topic in optional if topic not in written_to]
+    topics = [topic for topic in settings.inputs + settings.outputs if topic not in left_out]
+    fingerprint = _fingerprint(settings, topics, ids)
+    if left_out:
+        _refuse_optional_topics_that_are_gone(left_out, StoredStates(process_info.store, settings, fingerprint))
+        if is_first:
+            _say_what_is_not_written(left_out)
     for topic, count in written_to.items():
         if count < partitions[topic]:
             log.info(
@@ -133,9 +141,10 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     lease: Lease | LeaseFollower
     shared = _shared(settings, fingerprint, process_info.store)
     if is_first:
-        lease = Lease(metadata, entries, settings.group, clock, processes=process_info.processes, shared=shared)
+        processes = process_info.processes
+        lease = Lease(metadata, entries, settings.group, clock, processes=processes, shared=shared, optional=optional)
     else:
-        lease = LeaseFollower(metadata, entries, settings.group, clock, shared)
+        lease = LeaseFollower(metadata, entries, settings.group, clock, shared, optional)
     delivery = KafkaDelivery(connection, deduplicator, lease)
     metrics.set_function(metrics.unacknowledged, delivery.unacknowledged)
     delivery.acquire()
@@ -218,13 +227,13 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         partitioner = PARTITIONERS[settings.partitioner]
         return KafkaSink(topic, written_to[topic], partitioner, delivery, codec, replay_is_over)
 
-    topics = settings.input_topics
+    input_topics = settings.input_topics
     inputs = Inputs(
         source=lambda topic: KafkaSource(topic.name, topic.decoder, context),
-        event_restorer=KafkaEventRestorer(connection, topics.decoders_of_events(), settings.group),
-        topics=topics,
+        event_restorer=KafkaEventRestorer(connection, input_topics.decoders_of_events(), settings.group),
+        topics=input_topics,
     )
-    sinks = {spec.name: sink(settings.topic(spec)) for spec in OUTPUTS}
+    sinks = {spec.name: sink(settings.topic(spec)) for spec in OUTPUTS if settings.topic(spec) in written_to}
     return build(inputs, sinks, rules, alignment, fingerprint, metrics.hooks(), probe)
 
 
@@ -243,6 +252,23 @@ def _warn_of_rows_of_others(topic: str, rows: int) -> None:
         )
 
 
+def _say_what_is_not_written(topics: Sequence[str]) -> None:
+    names = ", ".join(topics)
+    log.info(
+        "Kafka has no topic %s, so %s is not written; `python -m producer --create-topics` creates it, and after the next start "
+        "it gets the sessions that close from then on",
+        names,
+        names,
+        extra=logs.event("output-missing"),
+    )
+
+
+def _refuse_optional_topics_that_are_gone(topics: Sequence[str], stored: StoredStates) -> None:
+    """Raises UserError if the job has written one of these topics, which are not there."""
+    for topic in stored.topics().intersection(topics):
+        raise topic_gone(topic, is_output=True)
+
+
 def _refuse_topics_that_are_gone(
     missing: Sequence[str],
     settings: Settings,
@@ -253,11 +279,13 @@ def _refuse_topics_that_are_gone(
 ) -> None:
     """Raises UserError if the job has used one of the missing topics, so that creating it anew would be no help."""
     # without ids, which a missing topic does not have; a store of other topics is reported as such
-    if StoredStates(process_info.store, settings, _fingerprint(settings, {})).sinks():
+    fingerprint = _fingerprint(settings, settings.inputs + settings.outputs, {})
+    if StoredStates(process_info.store, settings, fingerprint).sinks():
         raise topic_gone(missing[0], missing[0] in settings.outputs)
-    outputs = count_partitions(admin, connection, [topic for topic in settings.outputs if topic not in missing])
+    outputs = [topic for topic in settings.outputs if topic not in missing]
+    partitions = count_partitions(admin, connection, outputs, settings.optional_outputs)
     try:
-        entries = metadata.read((topic, number) for topic, count in outputs.items() for number in range(count))
+        entries = metadata.read((topic, number) for topic, count in partitions.items() for number in range(count))
         ends = end_offsets(admin, entries)
     except KafkaException:
         return
@@ -290,7 +318,7 @@ def _shared(settings: Settings, fingerprint: JobFingerprint, store: Path | None)
     }
 
 
-def _fingerprint(settings: Settings, topic_ids: Mapping[str, str]) -> JobFingerprint:
+def _fingerprint(settings: Settings, topics: Sequence[str], topic_ids: Mapping[str, str]) -> JobFingerprint:
     @functools.cache  # called for every step of every shard; logged once
     def on_change(name: str, before: float | str, now: float | str) -> None:
         log.info(
@@ -304,6 +332,5 @@ def _fingerprint(settings: Settings, topic_ids: Mapping[str, str]) -> JobFingerp
     mapping = settings.mapping_file
     noted[changed_settings.MAPPING] = mapping.reading if mapping is not None else ""
     noted |= mapping.kinds if mapping is not None else {}
-    return JobFingerprint(
-        settings.shards, settings.inputs + settings.outputs, settings.group, noted, on_change, topic_ids
-    )
+    optional = settings.optional_outputs
+    return JobFingerprint(settings.shards, tuple(topics), settings.group, noted, on_change, topic_ids, optional)

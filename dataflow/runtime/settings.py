@@ -145,6 +145,11 @@ class Settings(BaseSettings):
         """Names of the topics that are written, in the order of `OUTPUTS`."""
         return tuple(map(self.topic, OUTPUTS))
 
+    @property
+    def optional_outputs(self) -> tuple[str, ...]:
+        """Names of those that may be missing: without them the job runs, and writes the others."""
+        return tuple(self.topic(spec) for spec in OUTPUTS if spec.optional)
+
     def topic(self, spec: OutputSpec) -> str:
         """Name of an output's topic."""
         name: str = getattr(self, f"topic_{spec.setting}")

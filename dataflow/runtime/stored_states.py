@@ -34,6 +34,10 @@ class StoredStates:
             settings |= self._codec.settings(state)
         return settings
 
+    def topics(self) -> set[str]:
+        """The topics that the job had then."""
+        return {topic for state in self._states("read_events").values() for topic in self._codec.topics(state)}
+
     def sinks(self) -> dict[PartitionId, SinkState]:
         """The states from which the sinks will resume."""
         return {

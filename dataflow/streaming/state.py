@@ -36,6 +36,7 @@ class JobFingerprint:
         on_change: called with the name of a changed setting, its value when the state was written, and its value now.
         topic_ids: Kafka's ids of the topics, by name. Offsets mean nothing in a topic of the same name that was created
             later, so a resume with another id is refused. Topics whose id is not known are left out.
+        optional_topics: those of `topics` that may be new since the state was written.
     """
 
     shards: int
@@ -44,6 +45,7 @@ class JobFingerprint:
     settings: Settings = field(default_factory=dict)
     on_change: Callable[[str, float | str, float | str], None] = _ignore
     topic_ids: Mapping[str, str] = field(default_factory=dict)
+    optional_topics: tuple[str, ...] = ()
 
 
 class _Version(msgspec.Struct, array_like=True):
@@ -99,6 +101,11 @@ class StateCodec(Generic[State]):
         self._check_version(data)
         return self._head.decode(data).settings
 
+    def topics(self, data: bytes) -> list[str]:
+        """The topics of the job that packed a state. Raises UserError as `unpack` does."""
+        self._check_version(data)
+        return self._head.decode(data).topics
+
     @inside_engine
     def unpack(self, data: bytes) -> State:
         """Raises UserError if the bytes are not of this job, or of a version that cannot be read."""
@@ -132,7 +139,8 @@ class StateCodec(Generic[State]):
                 f"the recovery store was written with {head.shards} shards and this job has {self._fingerprint.shards}; "
                 f"set VISITS_SHARDS={head.shards}, or {START_OVER}"
             )
-        if head.topics != self._topics:
+        optional = self._fingerprint.optional_topics
+        if head.topics != [name for name in self._topics if name in head.topics or name not in optional]:
             strange = [name for name in head.topics if name not in self._topics]
             raise UserError(
                 f"the recovery store is of a job with other topics ({', '.join(strange or head.topics)}); "

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from dataflow.tools import reference_pairing
+from dataflow.tools import reference_pairing, reference_sessions
 from dataflow.tools.balance import LATE, MATCHED, NO_EVENT, OTHER_ROW, UNREADABLE, Balance
 
 YEAR_1, YEAR_10000 = -62_135_596_800, 253_402_300_800  # Unix seconds
@@ -55,6 +55,7 @@ class Answer:
     late_events: Counter[OutputRow] = field(default_factory=Counter)
     dead_letters: Counter[OutputRow] = field(default_factory=Counter)
     unmatched_purchases: Counter[OutputRow] = field(default_factory=Counter)
+    sessions: Counter[OutputRow] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Row:
     value: bytes  # what a visit is made of
     message: bytes | None  # what a dead letter holds
     page: int | str | None
+    page_json: str | None  # as it came
     kind: str | None  # of an event; None: it is a purchase row
     amount: Decimal | int | None  # of a purchase row, or of a purchase event that tells it itself
     amount_text: bytes
@@ -282,6 +284,7 @@ def _parse_record(record: Record, origin: Origin, is_event: bool) -> Row:
         value=record.value,
         message=record.value,
         page=fields["page_id"],
+        page_json=str(fields["page_id"]),
         kind=fields["event_type"] if is_event else None,
         amount=None if is_event else fields["amount"],
         amount_text=b""
@@ -394,14 +397,27 @@ def _write_session(
     for row in session:
         added = f',{names[0]}:"{identity}",{names[1]}:{amount}}}'
         out.visits[key, _own_text(row, shape.added) + added.encode(), ()] += 1
+    suspicion = None
     if len(session) > rules.max_events:
         suspicion = 1
     elif sum(row.kind in shape.page_views for row in session) < rules.min_page_views:
         suspicion = 2
-    else:
-        return
-    value = f'{{"session_id":"{identity}","user_id":{session[0].user_json},"type":{suspicion}}}'.encode()
-    out.suspicious_visits[key, value, ()] += 1
+    in_order = sorted(session, key=lambda row: (row.time, row.value))
+    user_json = in_order[0].user_json
+    if suspicion:
+        value = f'{{"session_id":"{identity}","user_id":{user_json},"type":{suspicion}}}'.encode()
+        out.suspicious_visits[key, value, ()] += 1
+    summary = reference_sessions.row(
+        identity,
+        user_json,
+        [reference_sessions.Event(each.time, str(each.kind), each.page_json) for each in in_order],
+        amount,
+        [amounts[id(each)][-2] for each in with_amount],
+        suspicion,
+        page_views=shape.page_views,
+        purchases=shape.purchases,
+    )
+    out.sessions[key, summary.encode(), ()] += 1
 
 
 def _own_text(row: Row, added: Collection[str]) -> bytes:

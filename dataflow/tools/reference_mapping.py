@@ -18,6 +18,7 @@ import msgspec
 from dataflow.clickstream.mapping.paths import CONSTANT, HEADER, KEY, MESSAGE, TIMESTAMP, Path, Where
 from dataflow.clickstream.mapping.spec import Mapping, Role
 from dataflow.tools.reference import NOT_A_ROW, YEAR_1, YEAR_10000, Origin, Record, Row, Unreadable, exact
+from dataflow.tools.reference_sessions import page_json
 
 MAX_PARTS = 4_096  # events of a message
 MAX_USER = 1_000  # characters
@@ -158,6 +159,7 @@ class MappedShape:
             texts = list(map(str, problems))
             raise _Wrong(NOT_A_ROW if NOT_A_ROW in texts else "; ".join(texts))
         assert user is not None and time is not None  # one of the problems otherwise
+        page = reader.find(role, "page")
         place = origin.offset if origin.part is None else origin.offset * MAX_PARTS + origin.part
         return Row(
             time=time,
@@ -165,7 +167,8 @@ class MappedShape:
             user_json=json.dumps(user.text, ensure_ascii=False) if user.is_text else user.text,
             value=part.text.encode(),
             message=part.message,
-            page=reader.text(role, "page"),
+            page=page.text if page is not None else None,
+            page_json=page_json(page.text, page.is_text) if page is not None else None,
             kind=None if is_purchase else kind,
             amount=exact(amount) if amount is not None else None,
             amount_text=amount.encode() if amount is not None else b"",

@@ -11,13 +11,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rich.console import Console
 from rich.table import Table
 
-from dataflow.clickstream.outputs import DEAD_LETTERS, OUTPUTS
+from dataflow.clickstream.outputs import DEAD_LETTERS, OUTPUTS, VISITS
 from dataflow.kafka.messages import Message
 from dataflow.kafka.range_reader import RangeReader
 from dataflow.runtime.options import seconds
@@ -58,11 +58,13 @@ class Difference:
 
 
 class Topics:
-    """Reads whole topics. Raises UserError if Kafka does not answer or a topic is missing."""
+    """Reads whole topics. Raises UserError if Kafka does not answer or a topic is missing that is not optional."""
 
     def __init__(self, settings: Settings) -> None:
         topics = settings.inputs + settings.outputs
-        self._reader = RangeReader(settings.client, settings.group + "-verify", topics, timeout_s=None)
+        self._reader = RangeReader(
+            settings.client, settings.group + "-verify", topics, settings.optional_outputs, timeout_s=None
+        )
         self.partitions = self._reader.partitions
 
     def read(self, topic: str) -> Iterator[Message]:
@@ -98,12 +100,15 @@ def shape_of(settings: Settings) -> Shape:
 
 
 def compare(settings: Settings, topics: Topics, expected_rows: Answer) -> list[Difference]:
-    """Compares the output topics, as they are now, with the expected rows; outputs in `not_compared` are left out."""
+    """Compares the output topics, as they are now, with the expected rows.
+
+    Outputs in `not_compared` are left out, and so are optional ones without a topic.
+    """
     differences = []
     for spec in OUTPUTS:
+        topic = settings.topic(spec)
         rows: Counter[OutputRow] | None = getattr(expected_rows, spec.setting, None)
-        if rows is not None:
-            topic = settings.topic(spec)
+        if rows is not None and topic in topics.partitions:
             written = Counter(map(_row, topics.read(topic)))
             if spec is DEAD_LETTERS:
                 written = Counter(comparable(row, rows) for row in written.elements())
@@ -114,6 +119,36 @@ def compare(settings: Settings, topics: Topics, expected_rows: Answer) -> list[D
 def not_compared(settings: Settings, expected_rows: Answer) -> list[str]:
     """The topics of the outputs that the reference does not compute."""
     return [settings.topic(spec) for spec in OUTPUTS if not hasattr(expected_rows, spec.setting)]
+
+
+def split_off_earlier(
+    difference: Difference, topics: Topics, visits: str, session_field: str = "session_id"
+) -> tuple[Difference, int]:
+    """Leaves out sessions that had closed before the first row of an optional topic: it may have been created later.
+
+    Args:
+        difference: of the optional topic.
+        topics: reads it, and the visits.
+        visits: name of their topic; it tells when a session was written.
+        session_field: where visits have the session's id.
+
+    Returns:
+        The difference without such sessions, and their number.
+    """
+    first = min((message.timestamp()[1] for message in topics.read(difference.topic)), default=None)
+    if first is None or not difference.missing:
+        return difference, 0
+    written: dict[str, int] = {}
+    for message in topics.read(visits):
+        written.setdefault(json.loads(message.value() or b"{}")[session_field], message.timestamp()[1])
+    missing = Counter(
+        {
+            row: count
+            for row, count in difference.missing.items()
+            if written.get(json.loads(row[1] or b"{}")["session_id"], first) >= first
+        }
+    )
+    return replace(difference, missing=missing), difference.missing.total() - missing.total()
 
 
 def out_of_order(topics: Topics, topic: str, shape: Shape | None = None) -> int:
@@ -186,7 +221,14 @@ def main(arguments: Sequence[str]) -> int:
         balance = Balance()
         expected_rows = expected(settings, topics, balance)
         while True:
+            earlier: Counter[str] = Counter()  # sessions, by optional topic
             differences = compare(settings, topics, expected_rows)
+            for number, difference in enumerate(differences):
+                if difference.topic in settings.optional_outputs:
+                    split = split_off_earlier(
+                        difference, topics, settings.topic(VISITS), settings.rules.added.session_id
+                    )
+                    differences[number], earlier[difference.topic] = split
             if not any(differences) or time.monotonic() > deadline:
                 break
             time.sleep(1)
@@ -196,6 +238,11 @@ def main(arguments: Sequence[str]) -> int:
     console = Console()
     report(differences, console)
     report_balance(balance, console)
+    for topic in settings.optional_outputs:
+        if topic not in topics.partitions:
+            console.print(f"{topic}: there is no such topic, so it is not written")
+        elif earlier[topic]:
+            console.print(f"{topic}: {earlier[topic]:,} sessions had closed before its first row, and are not missed")
     for topic in not_compared(settings, expected_rows):
         console.print(f"{topic}: not compared, because the reference computation does not know this output")
     if any(differences) or disorder:

@@ -113,7 +113,7 @@ def test_explain_finds_a_session_by_its_id(explain):
 
 
 def test_explain_finds_an_unwritten_session_by_its_first_event(explain, written):
-    nothing_written = {f"topic_{name}": f"{name}-2" for name in ("visits", "suspicious_visits")}
+    nothing_written = {f"topic_{name}": f"{name}-2" for name in ("visits", "suspicious_visits", "sessions")}
     kafka = Producer({"bootstrap.servers": written.brokers, "log_level": 0})
     for topic in nothing_written.values():
         kafka.list_topics(topic, timeout=10)
@@ -158,10 +158,12 @@ def test_explain_reports_missing_and_duplicate_rows(explain, written):
         write(kafka.brokers, "user-events", 0, event(0))
         write(kafka.brokers, "user-events", 0, event(1), [(REDRIVEN, b"dead-letters/1/5")])
         report = data(explain("--user", "1", "--json", settings=settings, stop_at_end="1"))
-        assert [(each["rows"], each["what"][:7]) for each in report["differences"]] == [(2, "missing")]
+        missing = [(each["topic"], each["rows"], each["what"][:7]) for each in report["differences"]]
+        assert missing == [("visits", 2, "missing"), ("sessions", 1, "missing")]
         assert [each["redriven_from"] for each in report["sessions"][0]["events"]] == [None, "dead-letters/1/5"]
         for row in report["sessions"][0]["visits"]:
             write(kafka.brokers, "visits", 0, row.encode())
+        write(kafka.brokers, "sessions", 0, report["sessions"][0]["session_row"].encode())
         assert data(explain("--user", "1", "--json", settings=settings, stop_at_end="1"))["agrees"]
         write(kafka.brokers, "visits", 0, row.encode())
         (difference,) = data(explain("--user", "1", "--json", settings=settings))["differences"]

@@ -39,7 +39,7 @@ JUNK = [
 
 
 def settings_of(kafka: Kafka, partitions: int = 8) -> Settings:
-    """All seven topics, empty, and a group, under names that no other test has.
+    """All topics, empty, and a group, under names that no other test has.
 
     Their job does not wait for writers that come back from an outage. A test that needs the grace sets it.
     """
@@ -173,7 +173,14 @@ def assert_right(settings: Settings) -> None:
     topics = Topics(settings)
     answer = expected(settings, topics)
     assert all(
-        [answer.visits, answer.suspicious_visits, answer.late_events, answer.dead_letters, answer.unmatched_purchases]
+        [
+            answer.visits,
+            answer.suspicious_visits,
+            answer.late_events,
+            answer.dead_letters,
+            answer.unmatched_purchases,
+            answer.sessions,
+        ]
     )
     assert differences(settings, topics) == []
     assert out_of_order(topics, settings.topic_visits, shape_of(settings)) == 0

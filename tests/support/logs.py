@@ -220,7 +220,7 @@ class _Polls:
 
 
 class Written:
-    """Takes what the flow writes into its five outputs."""
+    """Takes what the flow writes into its outputs."""
 
     def __init__(self) -> None:
         self._lists: list[list] = [[] for _ in fields(Answer)]

@@ -81,9 +81,10 @@ class _Explainer:
         self.settings = settings
         self.rules: Rules = settings.rules
         self._progress = progress
-        self._reader = RangeReader(settings.client, settings.group + "-look", settings.inputs + settings.outputs)
+        topics = settings.inputs + settings.outputs
+        self._reader = RangeReader(settings.client, settings.group + "-look", topics, settings.optional_outputs)
         self._as_of = time.time_ns() // 1_000
-        self._ranges = self._reader.ranges(settings.inputs + settings.outputs)
+        self._ranges = self._reader.ranges(topics)
 
     def notes(self) -> list[str]:
         """Reasons for which a report may differ from what the job did."""
@@ -158,7 +159,8 @@ class _Explainer:
 
     def find(self, user: bytes | None, dead: Sequence[ObservedDeadLetter]) -> Found:
         """The rows in the output topics that belong to a user or were made from these messages."""
-        found = Found(user, [message.where for message in dead])
+        absent = [topic for topic in self.settings.optional_outputs if topic not in self._reader.partitions]
+        found = Found(user, [message.where for message in dead], absent)
         self._progress.begin("the output topics")
         for message in self._reader.read(self._ranges_of(self.settings.outputs), self._progress):
             found.add(message)
@@ -255,7 +257,7 @@ def _with(report: Report, where: str) -> ReportPart:
 
 def _show(options: argparse.Namespace, answer: _Answer, explainer: _Explainer) -> None:
     report, found, part, notes, asked_for = answer
-    differences = compare(report, found, explainer.rules.added)
+    differences = compare(report, found, explainer.settings)
 
     def session_in_topics(session: SessionReport) -> str:
         return in_topics(session, found, explainer.settings)

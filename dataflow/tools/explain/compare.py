@@ -14,6 +14,7 @@ from dataflow.runtime.settings import Settings
 from dataflow.tools.explain.report import OPEN, OutputRow, OutputRows, Report, SessionReport, outputs_of
 
 MISSING = "missing: is the job running with these settings, and has it read this far?"
+MISSING_OPTIONAL = "missing: the topic gets the sessions that close after it was created and the job was started again"
 UNEXPECTED = (
     "not expected from the input topics and these settings: written with other settings or by an older version, "
     "or its input rows have been removed"
@@ -28,7 +29,7 @@ class Difference:
     topic: str
     of: str  # the session, or the reason and the origin of a rejected row
     rows: int
-    what: str  # MISSING, UNEXPECTED or DUPLICATE
+    what: str  # MISSING, MISSING_OPTIONAL, UNEXPECTED or DUPLICATE
 
 
 class Found:
@@ -37,10 +38,12 @@ class Found:
     Args:
         user: the user; None: no rows of a user.
         origins: addresses of unreadable messages, whose dead letters are collected too.
+        absent: optional topics that are not there, so that nothing is missing in them.
     """
 
-    def __init__(self, user: bytes | None, origins: Collection[str]) -> None:
+    def __init__(self, user: bytes | None, origins: Collection[str], absent: Collection[str] = ()) -> None:
         self.rows: OutputRows = {}
+        self.absent = frozenset(absent)
         self._user = user
         self._origins = frozenset(origins)
 
@@ -75,7 +78,7 @@ def overtaken(report: Report, found: Found) -> set[str]:
     return on_time & found.late()
 
 
-def compare(report: Report, found: Found, added: AddedFields = ADDED) -> list[Difference]:
+def compare(report: Report, found: Found, settings: Settings) -> list[Difference]:
     """The rows of the output topics that are missing, unexpected or duplicate.
 
     Rows of open sessions may be there, but need not: a job that stops at the end writes them.
@@ -87,28 +90,35 @@ def compare(report: Report, found: Found, added: AddedFields = ADDED) -> list[Di
     """
     differences: Counter[tuple[str, str, str]] = Counter()
     for topic in {**report.written, **report.to_come, **found.rows}:
+        if topic in found.absent:
+            continue
         due, to_come = report.written.get(topic, Counter()), report.to_come.get(topic, Counter())
         present = found.rows.get(topic, Counter())
         for row, count in (due - present).items():
-            differences[topic, _of(row, added), MISSING] += count
+            what = MISSING_OPTIONAL if topic in settings.optional_outputs else MISSING
+            differences[topic, _of(row, settings.rules.added), what] += count
         for row, count in (present - due - to_come).items():
             what = DUPLICATE if row in due or row in to_come else UNEXPECTED
-            differences[topic, _of(row, added), what] += count
+            differences[topic, _of(row, settings.rules.added), what] += count
     return [Difference(topic, of, count, what) for (topic, of, what), count in differences.items()]
 
 
 def in_topics(session: SessionReport, found: Found, settings: Settings) -> str:
     """Whether a session's rows are in the output topics, in words."""
-    is_present = [
-        found.rows.get(topic, Counter())[row] >= count
+    is_present = {
+        (topic, row): found.rows.get(topic, Counter())[row] >= count
         for topic, rows in outputs_of([session], settings).items()
         for row, count in rows.items()
-    ]
-    if all(is_present):
+        if topic not in found.absent
+    }
+    lacking = {topic for (topic, _), present in is_present.items() if not present}
+    if not lacking:
         return "but already written, as by a job that stops at the end" if session.state == OPEN else "written"
-    if any(is_present):
-        return "written in part"
-    return "not written yet"
+    if not any(is_present.values()):
+        return "not written yet"
+    if lacking.issubset(settings.optional_outputs):
+        return f"written, but not to {' and '.join(sorted(lacking))}"
+    return "written in part"
 
 
 def _of(row: OutputRow, added: AddedFields) -> str:

@@ -9,8 +9,10 @@ from rich.text import Text
 
 from dataflow.clickstream.outputs import NO_EVENT, OTHER_ROW
 from dataflow.clickstream.records import Event
+from dataflow.clickstream.revenue import revenue_json
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.serde import encode_visits
+from dataflow.clickstream.session_summary import encode_session
 from dataflow.clickstream.suspicion import explanation_of
 from dataflow.observability.formatting import duration, pluralize, shortened, time_of_day, unix_seconds, utc_text
 from dataflow.streaming.time import MIN_TIME, Time
@@ -213,9 +215,10 @@ class Renderer:
             has_purchase = any(step.is_purchase for step in session.steps)
             return f"amount 0: {'no purchase event has an amount' if has_purchase else 'no purchase event'}"
         with_amount = sum(step.amount is not None for step in session.steps)
-        last = f", the last of {with_amount} that have one" if with_amount > 1 else ""
+        revenue = revenue_json(session.result.revenue).decode()
+        others = f", the last of {with_amount} that have one; revenue {revenue}" if with_amount > 1 else ""
         at = time_of_day(session.paid_by.event.time)
-        return f"amount {session.result.amount.decode()}, of the purchase event at {at}{last}"
+        return f"amount {session.result.amount.decode()}, of the purchase event at {at}{others}"
 
     def _where(self, observed: ObservedRow) -> str:
         put_back = f" (put back from {observed.redriven})" if observed.redriven else ""
@@ -317,6 +320,7 @@ def _session(session: SessionReport, rules: Rules, in_topics: str) -> dict[str, 
         "due": unix_seconds(session.due),
         "in_topics": in_topics,
         "amount": result.amount.decode(),
+        "revenue": revenue_json(result.revenue).decode(),
         "amount_of": session.paid_by.observed.where if session.paid_by is not None else None,
         "suspicious": result.suspicion,
         "suspicious_because": suspicious_because(session, rules),
@@ -340,6 +344,7 @@ def _session(session: SessionReport, rules: Rules, in_topics: str) -> dict[str, 
             for step in session.steps
         ],
         "visits": [row.decode() for row in encode_visits(result.events, result.identity, result.amount, rules.added)],
+        "session_row": encode_session(result, rules.kinds).decode(),
     }
 
 

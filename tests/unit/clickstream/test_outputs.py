@@ -1,9 +1,21 @@
 """What each output writes: key, values, headers, and the text that chooses the partition."""
 
+from decimal import Decimal
+
+import msgspec
 import pytest
 
 from dataflow.clickstream.inputs import default_inputs
-from dataflow.clickstream.outputs import NO_EVENT, OTHER_ROW, OUTPUTS, rejected, rejecter, suspicious_visits, visits
+from dataflow.clickstream.outputs import (
+    NO_EVENT,
+    OTHER_ROW,
+    OUTPUTS,
+    rejected,
+    rejecter,
+    sessions,
+    suspicious_visits,
+    visits,
+)
 from dataflow.clickstream.records import Event, Purchase
 from dataflow.clickstream.rules import Rules
 from dataflow.clickstream.sessions import ClosedSession
@@ -12,7 +24,7 @@ from dataflow.streaming.position import position
 
 RULES = Rules()
 EVENT = Event(5, b"7", b'{"user_id":7}', position(3, 41), 1, "click")
-SESSION = ClosedSession(b"7", b"abc", [EVENT], b"9.5", suspicion=2)
+SESSION = ClosedSession(b"7", b"abc", [EVENT], b"9.5", Decimal("9.5"), suspicion=2)
 
 
 def test_names_settings_and_steps_of_outputs_are_unique():
@@ -27,8 +39,15 @@ def test_visits_are_the_events_of_a_session_under_its_user():
 
 @pytest.mark.parametrize(("suspicion", "rows"), [(2, [b'{"session_id":"abc","user_id":7,"type":2}']), (None, None)])
 def test_only_a_suspicious_session_has_a_row_in_suspicious_visits(suspicion, rows):
-    session = ClosedSession(b"7", b"abc", [EVENT], b"9.5", suspicion)
+    session = msgspec.structs.replace(SESSION, suspicion=suspicion)
     assert list(suspicious_visits(("0", [session]), RULES)) == ([("7", OutgoingRecords(b"7", rows))] if rows else [])
+
+
+def test_each_session_has_one_row_in_sessions_under_its_user():
+    ((route, records),) = sessions(("0", [SESSION]), RULES)
+    assert (route, records.key, records.headers) == ("7", b"7", None)
+    (row,) = records.values
+    assert row.startswith(b'{"session_id":"abc","user_id":7,')
 
 
 @pytest.mark.parametrize(("key", "route"), [(b"7", "7"), (b"\xff", "\ufffd"), (None, "clicks/3")])

@@ -1,6 +1,7 @@
 """The whole dataflow in small scenarios: messages of the partitions, and every row that is written."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from support.logs import (
@@ -24,7 +25,11 @@ from dataflow.tools.reference import Answer
 
 
 def written(logs: dict, rules: Rules = Rules()) -> Answer:
-    """What one worker of the engine writes; the batch answer has the same."""
+    """What one worker of the engine writes, without `sessions`; the batch answer has the same."""
+    return replace(all_written(logs, rules), sessions=Counter())
+
+
+def all_written(logs: dict, rules: Rules = Rules()) -> Answer:
     answer = run(logs, rules=rules).answer()
     assert answer == batch_answer(logs, rules)
     return answer
@@ -57,6 +62,23 @@ def test_outputs_are_these_very_bytes():
         b'"session_id":"5990e35e960eb8e25b3b0916dd0d0c6a","amount":0}'
     )
     assert written(logs) == Answer(visits=Counter({(b"1", row, ()): 1}))
+
+
+def test_a_session_has_one_row_when_it_closes():
+    buys = [event(4.5, "purchase", page=3), event(8, "purchase", page=4)]
+    logs = {
+        EVENTS: log(event(0, page=2), *buys, event(27.000001, "click", page=5), event(99)),
+        PURCHASES: log(purchase(5, "19.90"), purchase(9, "1e2"), purchase(60, "7")),
+    }
+    row = (
+        b'{"session_id":"5990e35e960eb8e25b3b0916dd0d0c6a","user_id":1,'
+        b'"started_at":"2024-03-13T12:00:00.000000Z","ended_at":"2024-03-13T12:00:27.000001Z","duration":27.000001,'
+        b'"events":4,"page_views":1,"purchases":2,"amount":1e2,"revenue":119.90,'
+        b'"first_page":2,"last_page":5,"suspicious":null,"kinds":{"click":1,"page-view":1,"purchase":2}}'
+    )
+    sessions = all_written(logs).sessions
+    assert sessions[b"1", row, ()] == 1
+    assert sessions.total() == 2
 
 
 def test_a_gap_of_exactly_20_s_is_one_session_a_microsecond_more_two():

@@ -88,6 +88,17 @@ def test_other_processes_wait_for_what_the_first_one_stores():
     assert offsets(metadata, {"visits": 1}, is_first=False) == {("visits", 0): 3}
 
 
+@pytest.mark.parametrize("first_has_it", [True, False], ids=["and it has", "and it has not"])
+def test_another_process_leaves_out_an_optional_topic_unless_the_first_one_has_it(monkeypatch, first_has_it):
+    monkeypatch.setattr(module, "_OPTIONAL_WAIT_S", 0 if not first_has_it else 60)
+    later = {("sessions", 0): MetadataEntry(7)} if first_has_it else {}
+    metadata = Metadata({("visits", 0): MetadataEntry(3)}, later)
+    partitions = {"visits": 1, "sessions": 1}
+    entries = read_entries(metadata, None, partitions, {}, is_first=False, optional=["sessions"])
+    assert {topic for topic, _ in entries} == ({"visits", "sessions"} if first_has_it else {"visits"})
+    assert metadata.entries.keys() == entries.keys()
+
+
 def test_offsets_of_a_topic_that_was_created_again_are_refused():
     metadata = Metadata({("visits", 0): MetadataEntry(3, Note("id-0"))})
     with pytest.raises(UserError, match=r"^topic visits was created again since the job began with it; start over"):

@@ -22,7 +22,14 @@ def test_nothing_need_be_set():
     settings = load()
     assert settings.brokers == "localhost:19092,localhost:19091,localhost:19090"
     assert settings.inputs == ("user-events", "purchases")
-    assert settings.outputs == ("visits", "suspicious-visits", "late-events", "dead-letters", "unmatched-purchases")
+    assert settings.outputs == (
+        "visits",
+        "suspicious-visits",
+        "late-events",
+        "dead-letters",
+        "unmatched-purchases",
+        "sessions",
+    )
     assert settings.rules == Rules()
 
 

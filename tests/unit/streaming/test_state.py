@@ -113,6 +113,30 @@ def test_state_of_another_job_or_version_is_refused_in_one_line(data, reason):
     assert "\n" not in str(caught.value)
 
 
+MORE = JobFingerprint(8, (*JOB.topics, "sessions"), optional_topics=("sessions",))
+
+
+@pytest.mark.parametrize("topics", [JOB.topics, MORE.topics], ids=["without it", "with it"])
+def test_a_job_with_an_optional_topic_goes_on_from_a_state(topics):
+    data = StateCodec(int, JobFingerprint(8, topics)).pack(1)
+    assert StateCodec(int, MORE).unpack(data) == 1
+    assert StateCodec(int, MORE).topics(data) == list(topics)
+
+
+@pytest.mark.parametrize(
+    "topics", [("user-events", "sessions"), ("user-events", "visits", "other"), ("visits", "user-events")]
+)
+def test_only_an_optional_topic_may_be_new(topics):
+    with pytest.raises(UserError, match="is of a job with other topics"):
+        StateCodec(int, MORE).unpack(StateCodec(int, JobFingerprint(8, topics)).pack(1))
+
+
+def test_an_optional_topic_may_not_disappear():
+    data = StateCodec(int, MORE).pack(1)
+    with pytest.raises(UserError, match=r"is of a job with other topics \(sessions\)"):
+        StateCodec(int, JobFingerprint(8, JOB.topics, optional_topics=("sessions",))).unpack(data)
+
+
 def test_the_engines_copy_at_a_snapshot_is_the_bytes_of_that_moment():
     join = IntervalJoin(5, amounts())
     bought = msgspec.structs.replace(EVENT, event_type="purchase")

@@ -18,6 +18,8 @@ from dataflow.tools.verify import compare, not_compared, report, report_balance
 class Topics:
     """One row in `visits`, nothing in the other topics."""
 
+    partitions = dict.fromkeys(SETTINGS.outputs, 1)
+
     def read(self, topic: str) -> Iterator[Message]:
         if topic == SETTINGS.topic_visits:
             yield Message(Record(b"1", b"{}", 0, 0))
@@ -36,6 +38,13 @@ def test_an_output_that_the_reference_does_not_compute_is_named_not_compared():
     assert [each.topic for each in compare(SETTINGS, Topics(), reference)] == [SETTINGS.topic_visits]
     assert not_compared(SETTINGS, reference) == [topic for topic in SETTINGS.outputs if topic != SETTINGS.topic_visits]
     assert not_compared(SETTINGS, Answer()) == []
+
+
+def test_an_optional_output_without_a_topic_is_left_out():
+    topics = Topics()
+    topics.partitions = {topic: 1 for topic in SETTINGS.outputs if topic != SETTINGS.topic_sessions}
+    found = compare(SETTINGS, topics, Answer(sessions=Counter({(b"1", b"{}", ()): 1})))
+    assert SETTINGS.topic_sessions not in {each.topic for each in found}
 
 
 def test_the_report_shows_missing_and_extra_rows():
