@@ -10,6 +10,7 @@ import pytest
 from support.jobs import JOB, differences, with_mapping, write
 from support.paths import ROOT
 from support.programs import environment
+from support.schemas import parsed, problems, schema_of
 
 from dataflow.tools.verify import Topics, out_of_order, shape_of
 
@@ -134,5 +135,14 @@ def test_a_job_gives_the_sessions_that_a_person_would_say(name, embedded_kafka, 
     assert sorted((user, count, amount.decode()) for (user, _, amount), count in found.items()) == sorted(
         (json.loads(user) if user.startswith('"') else user, count, amount) for user, count, amount in shape.sessions
     )
+    rows = [parsed(message.value()) for message in topics.read(settings.topic_sessions)]
+    assert all(problems(row, schema_of("sessions")) == [] for row in rows)
+    assert sorted(
+        (json.dumps(row["user_id"], default=str), row["events"], str(row["amount"])) for row in rows
+    ) == sorted(
+        (user, count, amount) if user != "5.0" else ('"5.0"', count, amount) for user, count, amount in shape.sessions
+    )
+    assert all(row["revenue"] == row["amount"] for row in rows)  # none has more than one amount
+    assert all(sum(row["kinds"].values()) == row["events"] for row in rows)
     for topic in settings.topic_dead_letters, settings.topic_unmatched_purchases:
         assert [message.value() for message in topics.read(topic)] == []
