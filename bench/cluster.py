@@ -28,6 +28,7 @@ OUTPUTS = (
     "topic_late_events",
     "topic_dead_letters",
     "topic_unmatched_purchases",
+    "topic_sessions",
 )
 
 
@@ -58,7 +59,7 @@ def end_on_sigterm() -> None:
 
 @contextmanager
 def fresh_topics(brokers: str | None) -> Iterator[Settings]:
-    """The settings of a job on seven empty topics: on these brokers, or on an embedded cluster."""
+    """The settings of a job on empty topics: on these brokers, or on an embedded cluster."""
     if brokers is not None:
         settings = load().model_copy(update={"brokers": brokers})
         with topics(settings, INPUTS + OUTPUTS, PARTITIONS) as fresh:

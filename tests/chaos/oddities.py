@@ -14,7 +14,7 @@ _USERS = 10
 
 
 class Oddities:
-    """Puts one of each into the input topics now and then, so that all five output topics have rows."""
+    """Puts one of each into the input topics now and then, so that all output topics have rows."""
 
     def __init__(self, settings: Settings) -> None:
         self._topics = settings.inputs

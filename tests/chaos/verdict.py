@@ -1,4 +1,4 @@
-"""The end of a run: the five output topics against the batch answer, row by row."""
+"""The end of a run: the output topics against the batch answer, row by row."""
 
 import time
 from collections import Counter

@@ -166,7 +166,7 @@ class Outcome:
 
 
 def settle(settings: Settings, job: Job, limit: float = _LIMIT) -> Outcome:
-    """Waits until all sessions are out, stops the job, and holds all five topics against the batch answer."""
+    """Waits until all sessions are out, stops the job, and holds all output topics against the batch answer."""
     topics = Topics(settings)
     right = expected(settings, topics)
     totals = {

@@ -1,6 +1,6 @@
 """What real time does to a stream, one thing at a time, against the embedded broker and a real Kafka.
 
-In every scenario all five topics are held, row by row, against the batch answer for what is in the input. The answer
+In every scenario all output topics are held, row by row, against the batch answer for what is in the input. The answer
 alone would not do: that the numbers of late, dead and unmatched rows in it are those that the scenario put in is
 asserted beside it. Three scenarios are run at the same time on the textbook program, which must fail in them.
 """

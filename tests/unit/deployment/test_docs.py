@@ -36,11 +36,14 @@ def test_readme_shows_the_rows_that_the_job_writes() -> None:
     text = (ROOT / "README.md").read_text()
     rows = {
         topic: row.encode()
-        for topic, row in re.findall(r"^(user-events|purchases|visits|suspicious-visits) +({.*})$", text, re.MULTILINE)
+        for topic, row in re.findall(
+            r"^(user-events|purchases|visits|suspicious-visits|sessions) +({.*})$", text, re.MULTILINE
+        )
     }
     answer = run({EVENTS: log(rows["user-events"]), PURCHASES: log(rows["purchases"])}).answer()
     assert list(answer.visits) == [(b"7", rows["visits"], ())]
     assert list(answer.suspicious_visits) == [(b"7", rows["suspicious-visits"], ())]
+    assert list(answer.sessions) == [(b"7", rows["sessions"], ())]
 
 
 def _anchors(text: str) -> set[str]:
