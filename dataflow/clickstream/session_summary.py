@@ -4,9 +4,9 @@ A row is at most some 100 kB large, whatever the events are: Kafka refuses large
 the job.
 """
 
-from collections import Counter
-from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from collections.abc import Iterable, Mapping
+from datetime import date
+from functools import lru_cache
 
 import msgspec
 
@@ -20,7 +20,8 @@ MAX_KINDS = 100
 MAX_KIND_NAME = 100  # characters
 MAX_PAGE = 2_000  # characters
 
-_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MINUTE, _HOUR, _DAY = 60 * SECOND, 3_600 * SECOND, 86_400 * SECOND
+_UNIX_EPOCH = date(1970, 1, 1).toordinal()
 _encode = msgspec.json.encode
 
 
@@ -28,7 +29,10 @@ def encode_session(session: ClosedSession, kinds: Kinds) -> bytes:
     """The row of a session that has closed; `kinds` says which events are page views and purchases."""
     events = session.events
     start, end = events[0].time, events[-1].time
-    counts = Counter(event.event_type for event in events)
+    counts: dict[str, int] = {}
+    for event in events:  # half the time that a Counter takes
+        kind = event.event_type
+        counts[kind] = counts.get(kind, 0) + 1
     return (
         b'{"session_id":"%b","user_id":%b,"started_at":"%b","ended_at":"%b","duration":%b,'
         b'"events":%d,"page_views":%d,"purchases":%d,"amount":%b,"revenue":%b,'
@@ -40,8 +44,8 @@ def encode_session(session: ClosedSession, kinds: Kinds) -> bytes:
         _utc(end),
         b"%d.%06d" % divmod(end - start, SECOND),
         len(events),
-        sum(counts[kind] for kind in kinds.page_views),
-        sum(counts[kind] for kind in kinds.purchases),
+        sum([counts.get(kind, 0) for kind in kinds.page_views]),
+        sum([counts.get(kind, 0) for kind in kinds.purchases]),
         session.amount,
         revenue_json(session.revenue),
         _first_page(events),
@@ -53,7 +57,14 @@ def encode_session(session: ClosedSession, kinds: Kinds) -> bytes:
 
 def _utc(time: Time) -> bytes:
     """ISO 8601, to the microsecond."""
-    return (_UNIX_EPOCH + timedelta(microseconds=time)).isoformat(timespec="microseconds")[:-6].encode() + b"Z"
+    days, time = divmod(time, _DAY)
+    hour, minute, second = time // _HOUR, time // _MINUTE % 60, time // SECOND % 60
+    return b"%bT%02d:%02d:%02d.%06dZ" % (_date(days), hour, minute, second, time % SECOND)
+
+
+@lru_cache
+def _date(days: int) -> bytes:
+    return date.fromordinal(_UNIX_EPOCH + days).isoformat().encode()
 
 
 def _first_page(events: Iterable[Event]) -> bytes:
@@ -67,7 +78,9 @@ def _first_page(events: Iterable[Event]) -> bytes:
     return page.encode() if event.form & NUMBER_PAGE and len(page) <= MAX_PAGE else _encode(page[:MAX_PAGE])
 
 
-def _listed(counts: Counter[str]) -> dict[str, int]:
+def _listed(counts: Mapping[str, int]) -> dict[str, int]:
     """The most frequent kinds, in order of their names."""
-    named = [(-count, kind) for kind, count in counts.items() if len(kind) <= MAX_KIND_NAME]
-    return {kind: counts[kind] for kind in sorted(kind for _, kind in sorted(named)[:MAX_KINDS])}
+    listed = [kind for kind in counts if len(kind) <= MAX_KIND_NAME]
+    if len(listed) > MAX_KINDS:
+        listed = sorted(listed, key=lambda kind: (-counts[kind], kind))[:MAX_KINDS]
+    return {kind: counts[kind] for kind in sorted(listed)}

@@ -115,6 +115,12 @@ def test_a_free_lease_is_taken_at_once_and_keeps_what_is_noted_beside_it(metadat
     assert metadata.entries[SECOND] == ENTRIES[SECOND]
 
 
+def test_the_lease_is_where_a_copy_without_an_optional_topic_looks_for_it(metadata):
+    more = {("a-topic", 0): MetadataEntry(1), **ENTRIES, ("z-topic", 3): MetadataEntry(1)}
+    Lease(metadata, more, "shop", CLOCK, ThisProcess(), optional=["a-topic", "z-topic"]).take()
+    assert metadata.lease == msgspec.structs.replace(HERE, renewals=1, clock=CLOCK.now())
+
+
 def test_the_lease_of_a_process_of_this_host_that_has_ended_is_taken_at_once(metadata, clock):
     metadata.hold(ELSEWHERE, 7)
     lease_in(metadata, ELSEWHERE).take()
