@@ -16,7 +16,6 @@ REASONS = {
     "dataflow.runtime.job": INTEGRATION,
     "dataflow.runtime.stored_states": "needs a store that the engine wrote: tests/integration/test_upgrade.py",
     "dataflow.tools.demo": "runs for half a minute; `make demo` checks itself",
-    "dataflow.tools.explain.collect": "used through support.explained by the tests of explain",
     "dataflow.tools.explain.command": INTEGRATION,
     "dataflow.tools.redrive.command": INTEGRATION,
     "dataflow.tools.redrive.sender": INTEGRATION,

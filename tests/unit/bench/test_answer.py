@@ -40,7 +40,7 @@ def digest(rows: Counter) -> Digest:
 def test_answer_is_that_of_the_reference(monkeypatch, users, skewed):
     monkeypatch.setattr("bench.workload.PRESENT", 100)  # so that 300 users come and go
     events, purchases, quick = logs(Workload(3_000, users, skewed=skewed, seed=users))
-    right = answer(events, purchases, RuleSettings())
+    right = answer({"user-events": events, "purchases": purchases}, RuleSettings())
     assert quick.visits == digest(right.visits)
     assert quick.suspicious_visits == digest(right.suspicious_visits)
     assert quick.unmatched_purchases == digest(right.unmatched_purchases)
@@ -49,13 +49,18 @@ def test_answer_is_that_of_the_reference(monkeypatch, users, skewed):
 
 def test_workload_has_late_rows_bots_and_unreadable_messages():
     events, purchases, _ = logs(Workload(3_000, 20))
-    right = answer(events, purchases, RuleSettings())
+    right = answer({"user-events": events, "purchases": purchases}, RuleSettings())
     amounts = {value.rpartition(b":")[2] for _, value, _ in right.visits}
     assert len(amounts) > 100
     assert right.suspicious_visits and right.unmatched_purchases
-    without_a_gap = answer(events, purchases, RuleSettings(session_gap=RuleSettings().session_gap - 1))
+    without_a_gap = answer(
+        {"user-events": events, "purchases": purchases}, RuleSettings(session_gap=RuleSettings().session_gap - 1)
+    )
     assert without_a_gap.suspicious_visits != right.suspicious_visits
-    assert answer(events, purchases, RuleSettings(allowed_lateness=RuleSettings().allowed_lateness - 4)).late_events
+    assert answer(
+        {"user-events": events, "purchases": purchases},
+        RuleSettings(allowed_lateness=RuleSettings().allowed_lateness - 4),
+    ).late_events
 
 
 def test_a_missing_extra_or_changed_row_is_noticed():
