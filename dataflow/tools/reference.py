@@ -354,12 +354,17 @@ def _paired(clicks: list[Row], rows: list[Row], window: Fraction) -> list[tuple[
 def _rank(click: Row, row: Row) -> _Rank:
     """Of several last purchase events of a session the one with the greatest row counts."""
     same_page = click.page is not None and click.page == row.page
-    return same_page, -abs(click.time - row.time), row.time, row.amount or 0, row.amount_text
+    return same_page, -abs(click.time - row.time), row.time, _known(row.amount), row.amount_text
 
 
 def _own_rank(click: Row) -> _Rank:
     """An amount that an event tells itself counts like that of a row of its page and time."""
-    return True, Fraction(0), click.time, click.amount or 0, click.amount_text
+    return True, Fraction(0), click.time, _known(click.amount), click.amount_text
+
+
+def _known(amount: Decimal | int | None) -> Decimal | int:
+    assert amount is not None
+    return amount
 
 
 def _any_between(times: list[Fraction], earliest: Fraction, latest: Fraction) -> bool:
