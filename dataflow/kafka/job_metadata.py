@@ -4,6 +4,7 @@ Metadata is stored as committed offsets of a consumer group without members: an 
 It needs no topic and no disk that processes share, and it outlives a job that is killed before its first snapshot.
 """
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -15,8 +16,12 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from dataflow.kafka.client import Connection
 from dataflow.kafka.offsets import FORBIDDEN, TIMEOUT_S, PartitionId, end_offsets, not_allowed, retry_until_answered
 from dataflow.kafka.replaceable import Admin, Replaceable
+from dataflow.observability import logs
 from dataflow.streaming.errors import START_OVER, UserError
 
+log = logging.getLogger("visits")
+
+_TELL_AFTER_S = 10.0
 _POLL_INTERVAL_S = 0.2  # of processes that wait for the first one
 _OPTIONAL_WAIT_S = 30.0  # how long they do so for a topic that the first one may not have found
 
@@ -132,11 +137,18 @@ def read_entries(
     partition_ids = [(topic, number) for topic, count in partitions.items() for number in range(count)]
     read = partial(metadata.read, partition_ids)
     stored = retry_until_answered(read, metadata.poll)
-    began = time.monotonic()
+    began, told = time.monotonic(), False
     while not is_first and (new := partitions.keys() - {topic for topic, _ in stored}):
         if new.issubset(optional) and time.monotonic() > began + _OPTIONAL_WAIT_S:
             partitions = {topic: count for topic, count in partitions.items() if topic not in new}
             break
+        if not told and time.monotonic() > began + _TELL_AFTER_S:
+            told = True
+            log.warning(
+                "waiting for the job's first process (-i 0) to begin with %s; has it the same VISITS_GROUP and topics?",
+                ", ".join(sorted(new)),
+                extra=logs.event("cluster"),
+            )
         time.sleep(_POLL_INTERVAL_S)
         stored = retry_until_answered(read, metadata.poll)
     for (topic, _), entry in stored.items():

@@ -66,7 +66,8 @@ def log_pending(rows: int) -> None:
         log.warning(
             "%s in the outputs from before this run are still to be made again, because their sessions have not closed in it. "
             "Change neither settings nor version yet: start the job as it is, and stop it when they have closed "
-            "(visits_rows_pending is 0)",
+            "(visits_rows_pending is 0). If a line then says that they were not made again, inputs or settings are not what "
+            "they were: `python -m dataflow verify` tells what is twice",
             pluralize(rows, "row"),
             extra=logs.event("rows-pending"),
         )

@@ -88,6 +88,15 @@ def test_other_processes_wait_for_what_the_first_one_stores():
     assert offsets(metadata, {"visits": 1}, is_first=False) == {("visits", 0): 3}
 
 
+def test_a_process_that_waits_for_long_says_for_what_and_asks_for_the_reason(monkeypatch, caplog):
+    monkeypatch.setattr(module, "_TELL_AFTER_S", -1)
+    metadata = Metadata(later={("visits", 0): MetadataEntry(3)})
+    offsets(metadata, {"visits": 1}, is_first=False)
+    assert [line.partition(";")[0] for line in caplog.messages] == [
+        "waiting for the job's first process (-i 0) to begin with visits"
+    ]
+
+
 @pytest.mark.parametrize("first_has_it", [True, False], ids=["and it has", "and it has not"])
 def test_another_process_leaves_out_an_optional_topic_unless_the_first_one_has_it(monkeypatch, first_has_it):
     monkeypatch.setattr(module, "_OPTIONAL_WAIT_S", 0 if not first_has_it else 60)
