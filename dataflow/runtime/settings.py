@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     start: Literal["earliest", "latest"] = Field(
         "earliest",
         description="`earliest` or `latest`: where to start when there is nothing to resume from; `latest` reads rows that "
-        "were written after the first start under this `VISITS_GROUP`",
+        "were written after the first start with it under this `VISITS_GROUP`",
     )
     stop_at_end: bool = Field(
         False, description="1: read to the current end of the topics, close every session and stop"
