@@ -114,9 +114,8 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     ids = topic_ids(admin, partitions)
     is_first = process_info.process_id == 0
     outputs = {topic: partitions[topic] for topic in settings.outputs if topic in partitions}
-    is_new = not StoredStates(process_info.store, settings, _fingerprint(settings, list(partitions), ids)).sinks()
-    warn = _warn_of_rows_of_others if is_new else _say_nothing
-    entries = read_entries(metadata, admin, outputs, ids, is_first, warn, optional)
+    begun: dict[str, int] = {}  # topics that are new to the job, and how many rows were written to them before
+    entries = read_entries(metadata, admin, outputs, ids, is_first, begun.__setitem__, optional)
     read = {topic: partitions[topic] for topic in settings.inputs}
     starts: dict[PartitionId, int] = {}
     if settings.start == "latest":
@@ -156,6 +155,8 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
         changed_settings.refuse_other_inputs(entries, input_ids, deduplicator.stable_ends, settings.start == "latest")
         stored = StoredStates(process_info.store, settings, fingerprint)
         states = stored.sinks()
+        if not states:  # otherwise the job has written these rows, and Kafka has forgotten its metadata
+            _warn_of_rows_of_others(begun)
         now = {
             **fingerprint.settings,
             "start": settings.start,
@@ -237,19 +238,16 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     return build(inputs, sinks, rules, alignment, fingerprint, metrics.hooks(), probe)
 
 
-def _say_nothing(topic: str, rows: int) -> None:
-    """A job with a snapshot has written these rows; Kafka has forgotten its metadata."""
-
-
-def _warn_of_rows_of_others(topic: str, rows: int) -> None:
-    if rows:
-        log.warning(
-            "%s: %s rows were written to it before this job's first start, and this job's rows will stand beside them. If "
-            "they are those of another VISITS_GROUP for the same inputs, set that group, or other output topics",
-            topic,
-            f"{rows:,}",
-            extra=logs.event("rows-of-others"),
-        )
+def _warn_of_rows_of_others(begun: Mapping[str, int]) -> None:
+    for topic, rows in begun.items():
+        if rows:
+            log.warning(
+                "%s: %s rows were written to it before this job's first start, and this job's rows will stand beside them. "
+                "If they are those of another VISITS_GROUP for the same inputs, set that group, or other output topics",
+                topic,
+                f"{rows:,}",
+                extra=logs.event("rows-of-others"),
+            )
 
 
 def _say_what_is_not_written(topics: Sequence[str]) -> None:
