@@ -185,7 +185,7 @@ def test_rows_above_the_high_watermark_are_found_with_a_replica_away(shop: Setti
 def test_probe_knows_of_rows_above_the_high_watermark_until_they_show(shop: Settings, real_kafka: RealKafka) -> None:
     connection, partition = Connection(shop.client), (f"led-by-one-{shop.topic_visits}", 0)
     admin = connect(connection)
-    for made in admin.create_topics([NewTopic(partition[0], 1, replica_assignment=[[1, 2, 3]])]).values():
+    for made in real_kafka.admin.create_topics([NewTopic(partition[0], 1, replica_assignment=[[1, 2, 3]])]).values():
         made.result()
     writer = Producer({"bootstrap.servers": shop.brokers, "enable.idempotence": True, "log_level": 0})
     writer.produce(partition[0], b"first", b"k", 0)
