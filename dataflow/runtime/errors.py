@@ -18,9 +18,9 @@ from dataflow.streaming.errors import UserError, set_handler
 def install_error_handler() -> None:
     """From now on a `UserError` inside the engine ends the process with its one line and exit code 1.
 
-    So do failures that the engine reports in its own way: the loss of another process of the cluster, and a recovery
-    store that cannot be written, or whose files do not belong together. Any other exception ends the process after its
-    traceback, in a thread of ours too.
+    So do failures that the engine reports in its own way: the loss of another process of the cluster, addresses that
+    cannot be used, and a recovery store that cannot be written, or whose files do not belong together. Any other
+    exception ends the process after its traceback, in a thread of ours too.
     """
     set_handler(_exit)
     sys.excepthook = _on_exception
@@ -46,6 +46,11 @@ def _on_exception(kind: type[BaseException], error: BaseException, trace: Traceb
         exit_with_error(
             f"the recovery store cannot be used ({cause[1] if cause else 'SQLite'}): is its disk full, or away? "
             "Correct that and start again; the job resumes from the last snapshot"
+        )
+    elif found := re.search(r"failed to initialize networking: (.*)", str(error)):
+        exit_with_error(
+            f"the processes of the cluster cannot be connected ({found[1]}): is one of the addresses (-a) in use by another "
+            "program, or not of this host?"
         )
     elif kind.__module__ == "bytewax.recovery":
         exit_with_error(f"the recovery store cannot be resumed: {error}; {IF_LOST}")

@@ -46,3 +46,10 @@ def test_files_of_the_store_that_do_not_belong_together_are_one_line():
     assert status == 1
     assert "the recovery store cannot be resumed: no; put it back, or start with an empty one" in said
     assert "Traceback" not in said
+
+
+def test_a_cluster_whose_addresses_cannot_be_used_is_one_line():
+    status, said = end_of("raise RuntimeError('x\\nCaused by => Exception: failed to initialize networking: in use')")
+    assert status == 1
+    assert "the processes of the cluster cannot be connected (in use): is one of the addresses (-a) in use" in said
+    assert "Traceback" not in said
