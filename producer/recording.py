@@ -33,7 +33,43 @@ class Line(NamedTuple):
     text: bytes = b""
 
 
-class Recording:
+class RecordedLines:
+    """The lines of a file, of which a subclass makes rows.
+
+    Raises:
+        UserError: there is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._columns, self._lines = open_lines(path)
+        except (*UNREADABLE, csv.Error) as error:
+            raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+    def rows(self, complain: Complain) -> Iterator[Row]:
+        """The rows in the file's order; lines that make no row are complained of and left out."""
+        try:
+            for line in self._lines:
+                if isinstance(line.content, ValueError):
+                    complain(line.number, str(line.content))
+                    continue
+                try:
+                    row = self._row(line.content, line.text)
+                except ValueError as error:  # UnicodeEncodeError too
+                    complain(line.number, "not UTF-8" if isinstance(error, UnicodeError) else str(error))
+                else:
+                    if row is not None:
+                        yield row
+        except UNREADABLE as error:
+            raise UserError(f"cannot read {self._path} to its end: {error}") from None
+
+    def _row(self, content: dict[str, Any], text: bytes) -> Row | None:
+        """The row of a line; None: it is left out in silence. Raises ValueError, with what is wrong."""
+        raise NotImplementedError
+
+
+class Recording(RecordedLines):
     """A file of user events, purchases, or both.
 
     `columns` says from which column a field comes, if not from that of its own name, and `constants` are fields
@@ -44,30 +80,13 @@ class Recording:
     """
 
     def __init__(self, path: Path, columns: Mapping[str, str], constants: Mapping[str, str]) -> None:
-        self._path = path
+        super().__init__(path)
         self._fields = {column: [f for f, c in columns.items() if c == column] for column in columns.values()}
         self._constants = constants
-        try:
-            found, self._lines = open_lines(path)
-        except (*UNREADABLE, csv.Error) as error:
-            raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-        self._check(found, columns)
+        self._check(self._columns, columns)
 
-    def rows(self, complain: Complain) -> Iterator[Row]:
-        """The rows in the file's order; lines that make no row are complained of and left out."""
-        try:
-            for line in self._lines:
-                if isinstance(line.content, ValueError):
-                    complain(line.number, str(line.content))
-                    continue
-                try:
-                    row = _row(self._renamed(line.content))
-                except ValueError as error:  # UnicodeEncodeError too
-                    complain(line.number, "not UTF-8" if isinstance(error, UnicodeError) else str(error))
-                else:
-                    yield row
-        except UNREADABLE as error:
-            raise UserError(f"cannot read {self._path} to its end: {error}") from None
+    def _row(self, content: dict[str, Any], text: bytes) -> Row:
+        return _row(self._renamed(content))
 
     def _check(self, found: list[str], columns: Mapping[str, str]) -> None:
         there = f"it has {', '.join(found)}" if found else "it is empty"
