@@ -70,6 +70,39 @@ def refuse_other_inputs(
             raise UserError(f"topic {topic} was created again since the job began with it; {START_OVER}")
 
 
+def refuse_other_past(
+    entries: Mapping[PartitionId, MetadataEntry],
+    states: Mapping[PartitionId, SinkState],
+    stored: Mapping[str, Value],
+    now: Mapping[str, Value],
+    ends: Callable[[], Mapping[PartitionId, int]],
+) -> Mapping[PartitionId, int]:
+    """Raises UserError if rows in the outputs were written under other settings and would be written again.
+
+    Args:
+        entries: of the output partitions.
+        states: of the partitions in the last snapshot.
+        stored: the settings under which that was taken; empty: there is none.
+        now: the present settings.
+        ends: asks for the present ends of the output partitions.
+
+    Returns:
+        These ends, if this start changes the settings; otherwise none.
+    """
+    before = {**stored, **noted_settings(entries)}
+    if before:
+        before = {MAPPING: "", **before}  # 0.1.0 had none
+    changed = changes(before, now)
+    if not changed:
+        refuse_old_store(rows_before_change(entries, states))
+        return {}
+    found = ends()
+    rows = rows_to_replay(entries, states, found)
+    refuse_other_mapping(before, now, bool(stored), rows)
+    refuse(changed, rows)
+    return found
+
+
 def refuse_other_mapping(before: Mapping[str, Value], now: Mapping[str, Value], has_snapshot: bool, rows: int) -> None:
     """Raises UserError if messages were read in another way when the job last ran.
 

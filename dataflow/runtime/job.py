@@ -125,8 +125,9 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     left_out = [topic for topic in optional if topic not in written_to]
     topics = [topic for topic in settings.inputs + settings.outputs if topic not in left_out]
     fingerprint = _fingerprint(settings, topics, ids)
+    stored = StoredStates(process_info.store, settings, fingerprint)
     if left_out:
-        _refuse_optional_topics_that_are_gone(left_out, StoredStates(process_info.store, settings, fingerprint))
+        _refuse_optional_topics_that_are_gone(left_out, stored)
         if is_first:
             _say_what_is_not_written(left_out)
     for topic, count in written_to.items():
@@ -153,31 +154,26 @@ def _build_job(settings: Settings, process_info: ProcessInfo) -> Dataflow:
     if isinstance(lease, Lease):
         input_ids = {topic: id for topic, id in ids.items() if topic in settings.inputs}
         changed_settings.refuse_other_inputs(entries, input_ids, deduplicator.stable_ends, settings.start == "latest")
-        stored = StoredStates(process_info.store, settings, fingerprint)
         states = stored.sinks()
-        if not states:  # otherwise the job has written these rows, and Kafka has forgotten its metadata
-            _warn_of_rows_of_others(begun)
         now = {
             **fingerprint.settings,
             "start": settings.start,
             changed_settings.STOP_AT_END: int(settings.stop_at_end),
         }
-        noted = changed_settings.noted_settings(entries)
-        before = stored.settings() | noted
-        if before:
-            before = {changed_settings.MAPPING: "", **before}  # 0.1.0 had none
-        changed = changed_settings.changes(before, now)
-        if changed:
-            rows = changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends())
-            changed_settings.refuse_other_mapping(before, now, bool(stored.settings()), rows)
-            changed_settings.refuse(changed, rows)
-        else:
-            changed_settings.refuse_old_store(changed_settings.rows_before_change(entries, states))
-        firsts = _first_offsets(admin, read, metadata)
-        if not states and settings.start == "earliest":
-            rows = changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends()) if noted else 0
-            changed_settings.refuse_lost_rows(changed_settings.noted_firsts(entries), firsts, rows)
-        changed_at = deduplicator.stable_ends() if changed else {}
+        changed_at = changed_settings.refuse_other_past(
+            entries, states, stored.settings(), now, deduplicator.stable_ends
+        )
+        noted_firsts = changed_settings.noted_firsts(entries)
+        firsts: dict[str, int] = {}
+        if not states or noted_firsts.keys() != read.keys():
+            firsts = _first_offsets(admin, read, metadata)
+        if not states:
+            _warn_of_rows_of_others(
+                begun
+            )  # with a snapshot they are the job's own, and Kafka has forgotten its metadata
+            if noted_firsts and settings.start == "earliest":
+                rows = changed_settings.rows_to_replay(entries, states, deduplicator.stable_ends())
+                changed_settings.refuse_lost_rows(noted_firsts, firsts, rows)
         lease.note(changed_settings.with_notes(entries, now, ids, input_ids, firsts, changed_at))
     outage_grace = round(settings.outage_grace * SECOND)
     topic_watch = TopicWatch(admin, ids, settings.outputs)
