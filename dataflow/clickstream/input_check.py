@@ -72,12 +72,12 @@ class InputCheck:
         if len(self._events) < _MOST_KINDS:
             self._events.update(events)
         count = self._events.total()
-        seen = ", ".join(f"{kind} ({number:,})" for kind, number in self._events.most_common(_SHOWN))
         for problem, names in self._wanted.items():
             if count >= _FEW_EVENTS[problem]:
                 what = "page view" if problem == NO_PAGE_VIEW else "purchase"
                 effect = "every session is suspicious" if problem == NO_PAGE_VIEW else "every amount is 0"
                 entry = "page_views" if problem == NO_PAGE_VIEW else "purchases"
+                seen = ", ".join(f"{kind} ({number:,})" for kind, number in self._events.most_common(_SHOWN))
                 self._tell(
                     problem,
                     f"none of the first {count:,} events is a {what} ({', '.join(sorted(names)) or 'no kind is set'}), so "

@@ -31,14 +31,17 @@ class StallDetector:
         self._source = source
         self._since: int | None = None  # rows are there and are not delivered
         self._patience = _STALLED_AFTER
-        self._replaced = False
         self._told = False
+
+    @property
+    def _replaced(self) -> bool:
+        return self._patience > _STALLED_AFTER
 
     def record_delivery(self) -> None:
         """Rows were delivered."""
         if self._replaced:
             log.info("%s is read again, with a new connection", self._source, extra=logs.event("reading-resumed"))
-        self._since, self._patience, self._replaced, self._told = None, _STALLED_AFTER, False, False
+        self._since, self._patience, self._told = None, _STALLED_AFTER, False
 
     def is_stalled(self, now: int, offset: int, end: ConfirmedEnd | None) -> bool:
         """Whether to replace the consumer, after a poll that delivered nothing.
@@ -64,5 +67,5 @@ class StallDetector:
                 end.offset,
                 extra=logs.event("reading-stalled"),
             )
-        self._since, self._patience, self._replaced = None, min(2 * self._patience, _MAX_STALLED_AFTER), True
+        self._since, self._patience = None, min(2 * self._patience, _MAX_STALLED_AFTER)
         return True

@@ -177,12 +177,10 @@ class MappedDecoder:
         return parts
 
     def _not_an_event(self) -> str:
-        if not self._each or self._each == "[]":
-            return (
-                "not a JSON object"
-                if not self._each
-                else f"neither a JSON object nor an array of at most {PART_LIMIT:,}"
-            )
+        if not self._each:
+            return "not a JSON object"
+        if self._each == "[]":
+            return f"neither a JSON object nor an array of at most {PART_LIMIT:,}"
         return f"{self._each}: not an array of at most {PART_LIMIT:,} JSON objects"
 
     def _open(self, value: bytes | None, message: KafkaMessage) -> tuple[bytes, Document]:
